@@ -1,0 +1,225 @@
+# Builds, tests and installs tocsin. `make help` lists what there is.
+#
+# Nothing is listed by hand: each .c file below core/ goes into the program, each folder of plugins/
+# becomes a plugin, each *_test.c below tests/unit/ goes into the one unit test program, each .c file of
+# tests/fuzz/ becomes a fuzz target. Objects go to build/VARIANT/.
+
+VERSION = 0.1.0
+
+VARIANT ?= release
+B       := build/$(VARIANT)
+
+PREFIX     ?= /usr/local
+DESTDIR    ?=
+SYSCONFDIR ?= /etc
+PLUGINDIR  ?= $(PREFIX)/lib/tocsin/plugins
+
+CC         = gcc
+PKG_CONFIG = pkg-config
+PYTHON     = /usr/bin/python3
+
+# make V=1 shows the commands.
+V ?=
+Q    = $(if $(V),,@)
+say  = @printf '  %-3s %s\n'
+
+PACKAGES = libmosquitto jansson libconfig lua5.4 libpcre2-8
+
+WARNINGS = -Wall -Wextra -Wpedantic -Wconversion -Wshadow -Wstrict-prototypes -Wmissing-prototypes \
+           -Wvla -Wformat=2 -Wno-format-nonliteral -Werror
+OPT_release = -O2 -g
+OPT_asan    = -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+OPT_tsan    = -O1 -g -fsanitize=thread
+OPT_fuzz    = -O1 -g -fsanitize=address,undefined,fuzzer-no-link -fno-sanitize-recover=all
+ifeq ($(VARIANT),fuzz)
+CC = clang
+endif
+
+CPPFLAGS += -D_GNU_SOURCE -Icore -Icore/include -DTOCSIN_VERSION='"$(VERSION)"' \
+            -DTOCSIN_PLUGINDIR='"$(PLUGINDIR)"' -DTOCSIN_SYSCONFDIR='"$(SYSCONFDIR)"'
+CFLAGS   += -std=c11 $(OPT_$(VARIANT)) $(WARNINGS) -pthread -fPIC -fvisibility=hidden
+LDFLAGS  += $(filter -fsanitize=%,$(OPT_$(VARIANT))) -pthread -Wl,--as-needed
+PACKAGE_CFLAGS = $(shell $(PKG_CONFIG) --cflags $(PACKAGES))
+LDLIBS   += $(shell $(PKG_CONFIG) --libs $(PACKAGES)) -ldl -lm
+
+CORE      := $(filter-out core/tocsin.c,$(wildcard core/*.c core/*/*.c core/*/*/*.c))
+CORE_O    := $(CORE:%.c=$(B)/%.o)
+PLUGINS   := $(notdir $(patsubst %/,%,$(dir $(wildcard plugins/*/*.c))))
+PLUGIN_SO := $(PLUGINS:%=$(B)/plugins/%.so)
+UNIT      := $(wildcard tests/unit/*.c tests/unit/*/*.c)
+UNIT_O    := $(UNIT:%.c=$(B)/%.o)
+FUZZERS   := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/*.c))
+MODULES   := $(wildcard tests/tools/*.c tests/plugin/*.c)
+TOOLS     := $(patsubst tests/tools/%.c,$(B)/%,$(wildcard tests/tools/*.c))
+BENCHES   := $(patsubst tests/bench/%.c,$(B)/bench/%,$(wildcard tests/bench/*.c))
+SOURCES    = $(shell git ls-files --cached --others --exclude-standard '*.c' '*.h')
+
+.PHONY: all
+all: build-deps
+	@$(MAKE) --no-print-directory compile
+
+.PHONY: compile
+compile: $(B)/tocsin $(PLUGIN_SO)
+
+# What is compiled depends on how: another command line builds everything again.
+FLAGS_NOW := $(CC) $(CPPFLAGS) $(CFLAGS)
+$(B)/flags: FORCE
+	@mkdir -p $(B)
+	@echo '$(subst ','\'',$(FLAGS_NOW))' | cmp -s - $@ || echo '$(subst ','\'',$(FLAGS_NOW))' >$@
+.PHONY: FORCE
+FORCE:
+
+$(B)/%.o: %.c $(B)/flags
+	@mkdir -p $(dir $@)
+	$(say) CC $@
+	$(Q)$(CC) $(CPPFLAGS) $(if $(filter core/% tests/%,$<),$(PACKAGE_CFLAGS)) $(CFLAGS) -MMD -MP -c -o $@ $<
+
+$(B)/libtocsin.a: $(CORE_O)
+	$(say) AR $@
+	$(Q)rm -f $@ && ar rcs $@ $^
+
+$(B)/tocsin: $(B)/core/tocsin.o $(B)/libtocsin.a
+	$(say) LD $@
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+# A plugin names what it links to in its own source: " * Libraries: libcurl zlib" (pkg-config's names).
+plugin_libs = $(shell $(PKG_CONFIG) --libs $(shell sed -n 's/^ \* Libraries: *//p' $(1)) 2>/dev/null)
+$(B)/plugins/%.so: $(B)/plugins/%.o
+	$(say) LD $@
+	$(Q)$(CC) $(LDFLAGS) -shared -o $@ $< $(call plugin_libs,plugins/$*/$*.c) -lm
+.SECONDEXPANSION:
+$(PLUGINS:%=$(B)/plugins/%.o): $(B)/plugins/%.o: plugins/$$*/$$*.c $(B)/flags
+	@mkdir -p $(dir $@)
+	$(say) CC $@
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+
+# ---- Tests --------------------------------------------------------------------------------------
+
+$(B)/unit: $(UNIT_O) $(B)/libtocsin.a
+	$(say) LD $@
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ -lcmocka $(LDLIBS)
+
+.PHONY: unit
+unit: test-deps ## build and run the unit tests (seconds)
+	@$(MAKE) --no-print-directory run-unit
+
+.PHONY: run-unit
+run-unit: $(B)/unit $(PLUGIN_SO)
+	TOCSIN_PLUGINS=$(B)/plugins $(B)/unit $(TESTS)
+
+$(TOOLS): $(B)/%: $(B)/tests/tools/%.o $(B)/libtocsin.a
+	$(say) LD $@
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+.PHONY: tools
+tools: $(TOOLS)
+
+.PHONY: check
+check: test-deps ## build and run all tests
+	@$(PYTHON) tests/check.py
+
+.PHONY: system
+system: test-deps ## run the system tests (TESTS='-k name' for some)
+	@$(MAKE) --no-print-directory compile tools
+	$(PYTHON) -m pytest -q tests/system $(TESTS)
+
+.PHONY: asan tsan
+asan: test-deps ## unit tests under the address and undefined behaviour sanitizers
+	@$(MAKE) --no-print-directory VARIANT=asan run-unit
+tsan: test-deps ## unit tests, then the threaded system tests, under the thread sanitizer
+	@$(MAKE) --no-print-directory VARIANT=tsan run-unit compile tools
+	TOCSIN_BUILD=build/tsan $(PYTHON) -m pytest -q -m threads tests/system
+
+SECONDS ?= 10
+.PHONY: fuzz
+fuzz: test-deps ## run each fuzz target for SECONDS=n
+	@$(MAKE) --no-print-directory VARIANT=fuzz fuzzers
+	@set -e; for f in $(FUZZERS); do echo "fuzz: $$f"; mkdir -p build/corpus/$$f tests/fuzz/corpus/$$f; \
+	  build/fuzz/fuzzers/$$f -max_total_time=$(SECONDS) -timeout=10 -rss_limit_mb=1024 -print_final_stats=0 \
+	    -verbosity=0 build/corpus/$$f tests/fuzz/corpus/$$f; done
+
+.PHONY: fuzz-replay
+fuzz-replay: test-deps ## replay the kept fuzz corpora
+	@$(MAKE) --no-print-directory VARIANT=fuzz fuzzers
+	@set -e; for f in $(FUZZERS); do echo "replay: $$f"; \
+	  build/fuzz/fuzzers/$$f -runs=0 -verbosity=0 tests/fuzz/corpus/$$f; done
+
+.PHONY: fuzzers
+fuzzers: $(FUZZERS:%=$(B)/fuzzers/%)
+$(B)/fuzzers/%: $(B)/tests/fuzz/%.o $(B)/libtocsin.a
+	@mkdir -p $(dir $@)
+	$(say) LD $@
+	$(Q)$(CC) $(LDFLAGS) -fsanitize=fuzzer -o $@ $^ $(LDLIBS)
+
+$(B)/bench/%: $(B)/tests/bench/%.o $(B)/libtocsin.a
+	@mkdir -p $(dir $@)
+	$(say) LD $@
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+.PHONY: bench
+bench: test-deps ## measure: what a message costs, stage by stage and end to end
+	@$(MAKE) --no-print-directory compile $(BENCHES)
+	$(PYTHON) tests/bench/bench.py
+
+.PHONY: format format-check tidy
+format: ## rewrite the C sources with clang-format
+	clang-format -i $(SOURCES)
+format-check:
+	clang-format --dry-run -Werror $(SOURCES)
+tidy: test-deps ## clang-tidy over the C sources
+	@printf '%s\n' $(filter core/%.c plugins/%.c,$(SOURCES)) | xargs -P 2 -n 4 \
+	  sh -c 'clang-tidy --quiet "$$@" -- -std=c11 $(CPPFLAGS) $(PACKAGE_CFLAGS) 2>/dev/null' tidy
+
+# ---- Demo, installation -------------------------------------------------------------------------
+
+.PHONY: demo
+demo: demo-deps ## build, then show the main job (SECONDS=n to end by itself)
+	@$(MAKE) --no-print-directory compile
+	@BUILD=$(B) $(if $(filter command line,$(origin SECONDS)),SECONDS=$(SECONDS)) examples/first-steps/demo
+
+.PHONY: install
+install: all ## install below PREFIX= (and DESTDIR=)
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PLUGINDIR) $(DESTDIR)$(PREFIX)/include/tocsin \
+	  $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/man/man7 \
+	  $(DESTDIR)$(SYSCONFDIR)/tocsin/conf.d
+	install -m 755 $(B)/tocsin $(DESTDIR)$(PREFIX)/bin/
+	install -m 644 $(PLUGIN_SO) $(DESTDIR)$(PLUGINDIR)/
+	install -m 644 core/include/tocsin/*.h $(DESTDIR)$(PREFIX)/include/tocsin/
+	test -e $(DESTDIR)$(SYSCONFDIR)/tocsin/tocsin.conf || \
+	  install -m 640 conf/tocsin.conf $(DESTDIR)$(SYSCONFDIR)/tocsin/
+
+.PHONY: clean
+clean: ## remove all that was built
+	rm -rf build
+
+.PHONY: help
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | sort | awk -F'|' '{printf "%-20s %s\n", $$1, $$2}'
+
+# ---- Packages of Debian 12 ----------------------------------------------------------------------
+
+BUILD_DEPS = gcc libc6-dev pkg-config libmosquitto-dev libcurl4-openssl-dev libjansson-dev \
+             libconfig-dev liblua5.4-dev libpcre2-dev libxxhash-dev zlib1g-dev libssl-dev
+DEMO_DEPS  = mosquitto mosquitto-clients
+TEST_DEPS  = git libcmocka-dev clang clang-format clang-tidy libclang-rt-14-dev python3 python3-pytest \
+             python3-paho-mqtt python3-aiosmtpd openssl nsca nsca-client nagios4-core tshark libmcrypt4 \
+             mandoc procps
+
+# $(call need,PACKAGES): installs what is missing; without a missing one it asks no network.
+need = @missing=; for p in $(1); do \
+	  dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$p"; done; \
+	if [ -n "$$missing" ]; then \
+	  sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; \
+	  echo "installing:$$missing"; \
+	  $$sudo env DEBIAN_FRONTEND=noninteractive sh -c 'apt-get update -q >/dev/null && \
+	    apt-get install -y -q --no-install-recommends '"$$missing"' >/dev/null'; fi
+
+.PHONY: build-deps demo-deps test-deps
+build-deps:
+	$(call need,$(BUILD_DEPS))
+demo-deps: build-deps
+	$(call need,$(DEMO_DEPS))
+test-deps: demo-deps
+	$(call need,$(TEST_DEPS))
+
+-include $(shell find $(B) -name '*.d' 2>/dev/null)

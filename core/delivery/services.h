@@ -1,0 +1,122 @@
+/* SPDX-License-Identifier: MIT */
+
+/*
+ * The services of a configuration: plugins loaded, workers running, queues between.
+ *
+ * Each service has its workers (threads, each with a plugin instance), and each target of a service a
+ * queue. What is there once for all plugins:
+ *   - order is kept per target and topic: while a delivery waits for its next attempt, later ones of the
+ *     same target and topic wait behind it, others pass;
+ *   - retry with exponential backoff and full jitter, or the plugin's own retry_after_ms; given up, loudly,
+ *     after retry.max_attempts or retry.max_age;
+ *   - a target that the plugin parks, or whose rate limit is reached, holds back only itself;
+ *   - a plugin call that outlasts the service's `deadline` is given up as a retry: its worker is
+ *     replaced, other services do not notice;
+ *   - queues are bounded in deliveries and bytes. At the bound, deliveries of QoS 1 and 2 messages hold
+ *     their message (so it is not acknowledged) until there is room; those of QoS 0 are dropped and
+ *     counted. So a target that is down slows its own queue first, and links only when that is full.
+ *
+ * Threads: services_new() and the like from the main thread, services_submit() from any.
+ */
+
+#ifndef TOCSIN_DELIVERY_SERVICES_H
+#define TOCSIN_DELIVERY_SERVICES_H
+
+#include "config/conf.h"
+#include "router/delivery.h"
+#include "router/target.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct services;
+
+/* What the outside provides. All of it outlives the services. */
+struct services_host {
+    const char *plugin_dir; /* where NAME.so are; the environment's TOCSIN_PLUGINS goes first */
+    const char *node;       /* name of this router */
+    /* Names of the links that a TOCSIN_OPTION_LINK option may give. */
+    const char *const *links;
+    size_t link_count;
+    /* tocsin_host.publish() goes here; NULL when there are no links running. */
+    void (*publish)(void *context, const char *link, struct tocsin_publication *const *publications,
+                    size_t n, int64_t timeout_ms);
+    void *context;
+};
+
+/*
+ * Reads the group `services` of `conf` (taking a reference), loads the plugins, checks all of it and
+ * makes the targets; no thread starts and no I/O is done besides loading plugins. Services that are the
+ * same as in `previous` (NULL: none) are taken over running, not made again.
+ *
+ * Returns 0 and sets `*out`; or -EINVAL (`errors` tells) or -ENOMEM, and `previous` goes on as it was.
+ */
+int services_new(struct conf *conf, const struct services_host *host, struct services *previous,
+                 struct services **out, struct conf_errors *errors);
+
+/* Starts the workers of services that do not run yet. Returns 0 or a negative errno value. */
+int services_start(struct services *services);
+
+/*
+ * Ends services: those that no other set has taken over finish what is queued, for at most `drain_ms`,
+ * then stop; what is left is counted and logged. Nobody may submit to them any more. The set and its
+ * targets are freed. NULL is allowed. Returns the number of deliveries left undone.
+ */
+size_t services_free(struct services *services, int64_t drain_ms);
+
+/* The target "service:name"; NULL if there is none. */
+struct target *services_target(const struct services *services, const char *service,
+                               size_t service_len, const char *name, size_t name_len);
+
+/* Names, for "did you mean" and for "service" as a whole: services, then targets of one (NULL at the
+ * end). */
+const char *services_name_at(const struct services *services, size_t index);
+struct target *services_target_at(const struct services *services, const char *service,
+                                  size_t service_len, size_t index);
+
+/*
+ * Hands a list of deliveries over, linked by `next`, each to its target's queue, and owns them from then
+ * on. Where a bound is reached, a delivery of a QoS 1 or 2 message takes a hold on it before this
+ * returns, and one of a QoS 0 message is dropped and counted.
+ */
+void services_submit(struct delivery *first);
+
+/* A link has lost the connection of this generation, and its broker will send again what was not
+ * acknowledged: deliveries that hold such a message are dropped. `link` as in struct message. */
+void services_forget_held(struct services *services, const char *link, uint64_t generation);
+
+/* SIGHUP: every instance's reopen() before its next send(). */
+void services_reopen(struct services *services);
+
+/* One delivery through the real plugin in this thread, for `tocsin send`: opens an instance, sends once,
+ * closes it. `out` has the verdict, reason and receipt. Returns 0 or what the plugin's open() returned. */
+int services_send_once(struct delivery *delivery, struct tocsin_delivery *out);
+
+/* Counters of one target since it was made; gauges have no history. */
+struct target_stats {
+    uint64_t created, sent, retried, rejected, given_up, dropped;
+    uint64_t waiting; /* gauge: deliveries in the queue, held ones and those in retry included */
+    uint64_t held;    /* gauge: of these, beyond the bound */
+    uint64_t bytes;   /* gauge */
+};
+void services_target_stats(const struct target *target, struct target_stats *out);
+
+/* The core's options for each service and target, for help and the sample (beside the plugin's). */
+extern const struct tocsin_option service_core_options[];
+extern const struct tocsin_option target_core_options[];
+extern const struct tocsin_option retry_options[];
+extern const struct tocsin_option queue_options[];
+
+/* ---- Plugins, for `tocsin plugins`, which needs no services ---- */
+
+/* Loads DIR/NAME.so and checks its ABI and tables. Returns 0 and sets `*out`, which stays loaded; or
+ * -ENOENT, -EINVAL, with a sentence in `why`. */
+int plugin_load(const char *dir, const char *name, const struct tocsin_plugin **out,
+                struct buf *why);
+
+/* The names of the plugins in a folder, sorted, NULL at the end; free with plugin_names_free(). */
+char **plugin_names(const char *dir);
+void plugin_names_free(char **names);
+
+#endif

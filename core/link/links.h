@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: MIT */
+
+/*
+ * Links: where messages come from, and acknowledgements go back to.
+ *
+ * A link of kind `mqtt` is a client of some broker, by libmosquitto, on threads of its own. It has two
+ * connections: the receiving one subscribes, and writes acknowledgements only when every message read
+ * so far has been taken over (message.h); the sending one publishes (republish, status, will), and so
+ * never waits for the other.
+ *
+ * A message is handed on once, however many filters match it. Memory is bounded: a link reads no more
+ * while too much of what it has handed on has not been taken over.
+ */
+
+#ifndef TOCSIN_LINK_LINKS_H
+#define TOCSIN_LINK_LINKS_H
+
+#include "config/conf.h"
+#include "router/message.h"
+#include "tocsin/plugin.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct links;
+
+/* Where messages go. Called by the link's thread. */
+struct links_handler {
+    /* A list of `n` messages linked by `next`, in order of arrival; the references are handed over. */
+    void (*messages)(void *context, struct message *first, size_t n);
+    /* The receiving connection of this generation is gone (see services_forget_held()). Called only when
+     * the broker will send the unacknowledged messages again. */
+    void (*lost)(void *context, const char *link, uint64_t generation);
+    void *context;
+};
+
+/* What a link shall receive. */
+struct link_filter {
+    const char *filter; /* an MQTT topic filter, without names */
+    uint8_t qos;        /* 0 or 1 */
+};
+
+/*
+ * Reads the list `links` of `conf` (taking a reference) and checks it; connects nothing. `node` is the
+ * router's name, for client ids and the status topic. Returns 0 and sets `*out`, or -EINVAL (`errors`) or
+ * -ENOMEM.
+ */
+int links_new(struct conf *conf, const char *node, const struct links_handler *handler,
+              struct links **out, struct conf_errors *errors);
+
+/* Names in the order of the file; NULL at the end. They live as long as the program. */
+const char *links_name_at(const struct links *links, size_t index);
+
+/* Sets what a link shall receive, in place of what was set before: subscribes and unsubscribes the
+ * difference, now or when it is connected. Main thread. The filters are copied. Returns 0 or -ENOMEM. */
+int links_set_filters(struct links *links, const char *link, const struct link_filter *filters,
+                      size_t n);
+
+/* Starts the threads. Returns 0 or a negative errno value. A broker that is away is no error. */
+int links_start(struct links *links);
+
+/* Stops receiving (first half of a clean shutdown): acknowledges what has been taken over, then closes
+ * the receiving connections. Publishing goes on. */
+void links_stop_receiving(struct links *links);
+
+/* Publishes "offline", closes everything, frees. NULL is allowed. */
+void links_free(struct links *links);
+
+/* tocsin_host.publish(): see there. Any thread; blocks. `context` is the struct links. */
+void links_publish(void *context, const char *link, struct tocsin_publication *const *publications,
+                   size_t n, int64_t timeout_ms);
+
+/* Awaits that every link is connected and subscribed; false when `timeout_ms` has passed. */
+bool links_await_ready(struct links *links, int64_t timeout_ms);
+
+struct link_stats {
+    uint64_t received, received_bytes, published, publish_failed, connects, loops_stopped;
+    uint64_t untaken; /* gauge: handed on, not taken over yet */
+    bool connected;   /* gauge: receiving, and subscribed */
+};
+bool links_stats(const struct links *links, const char *link, struct link_stats *out);
+
+/* For help and the sample. */
+extern const struct tocsin_option link_options[];
+extern const struct tocsin_option link_tls_options[];
+
+#endif

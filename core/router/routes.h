@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: MIT */
+
+/*
+ * The routes of a configuration, compiled: which branches of the topic tree, which transforms, which
+ * targets. Compiled for one engine, since expressions belong to a script state.
+ */
+
+#ifndef TOCSIN_ROUTER_ROUTES_H
+#define TOCSIN_ROUTER_ROUTES_H
+
+#include "config/conf.h"
+#include "router/target.h"
+#include "tocsin/plugin.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct routes;
+struct route;
+
+/* How the routes find targets: the delivery side, seen through a narrow window. */
+struct target_finder {
+    /* "service:name"; NULL if there is none. */
+    struct target *(*find)(void *context, const char *service, size_t service_len, const char *name,
+                           size_t name_len);
+    /* The targets of a service one after the other, and the services' names; NULL at the end. */
+    struct target *(*target_at)(void *context, const char *service, size_t service_len,
+                                size_t index);
+    const char *(*service_at)(void *context, size_t index);
+    void *context;
+};
+
+/*
+ * Reads the groups `router` and the list `routes` of `conf`, taking a reference. `links` are the names
+ * of the links, ending with NULL. Returns 0 and sets `*out`; or -EINVAL (`errors` has all that is
+ * wrong) or -ENOMEM.
+ */
+int routes_new(struct conf *conf, const struct target_finder *targets, const char *const *links,
+               struct routes **out, struct conf_errors *errors);
+void routes_free(struct routes *routes);
+
+/* The routes in the order of the file; NULL at the end. */
+const struct route *routes_at(const struct routes *routes, size_t index);
+
+const char *route_name(const struct route *route);
+const char *route_filter(const struct route *route); /* as MQTT has it, without names */
+const char *route_link(const struct route *route);   /* name; NULL: all links */
+uint8_t route_qos(const struct route *route);        /* to subscribe with */
+
+extern const struct tocsin_option route_options[];
+extern const struct tocsin_option router_options[];
+
+#endif
