@@ -1,8 +1,8 @@
 # Builds, tests and installs tocsin. `make help` lists what there is.
 #
-# Nothing is listed by hand: each .c file below core/ goes into the program, each folder of plugins/
-# becomes a plugin, each *_test.c below tests/unit/ goes into the one unit test program, each .c file of
-# tests/fuzz/ becomes a fuzz target. Objects go to build/VARIANT/.
+# Nothing is listed by hand: each .c file below core/ goes into the program, the .c files of each folder
+# of plugins/ become a plugin, each *_test.c below tests/unit/ goes into the one unit test program, each
+# .c file of tests/fuzz/ becomes a fuzz target. Objects go to build/VARIANT/.
 
 VERSION = 0.1.0
 
@@ -44,7 +44,7 @@ LDLIBS   += $(shell $(PKG_CONFIG) --libs $(PACKAGES)) -ldl -lm
 
 CORE      := $(filter-out core/tocsin.c,$(wildcard core/*.c core/*/*.c core/*/*/*.c))
 CORE_O    := $(CORE:%.c=$(B)/%.o)
-PLUGINS   := $(notdir $(patsubst %/,%,$(dir $(wildcard plugins/*/*.c))))
+PLUGINS   := $(sort $(notdir $(patsubst %/,%,$(dir $(wildcard plugins/*/*.c)))))
 PLUGIN_SO := $(PLUGINS:%=$(B)/plugins/%.so)
 UNIT      := $(wildcard tests/unit/*.c tests/unit/*/*.c)
 UNIT_O    := $(UNIT:%.c=$(B)/%.o)
@@ -84,14 +84,11 @@ $(B)/tocsin: $(B)/core/tocsin.o $(B)/libtocsin.a
 
 # A plugin names what it links to in its own source: " * Libraries: libcurl zlib" (pkg-config's names).
 plugin_libs = $(shell $(PKG_CONFIG) --libs $(shell sed -n 's/^ \* Libraries: *//p' $(1)) 2>/dev/null)
-$(B)/plugins/%.so: $(B)/plugins/%.o
-	$(say) LD $@
-	$(Q)$(CC) $(LDFLAGS) -shared -o $@ $< $(call plugin_libs,plugins/$*/$*.c) -lm
+plugin_objs = $(patsubst %.c,$(B)/%.o,$(wildcard plugins/$(1)/*.c))
 .SECONDEXPANSION:
-$(PLUGINS:%=$(B)/plugins/%.o): $(B)/plugins/%.o: plugins/$$*/$$*.c $(B)/flags
-	@mkdir -p $(dir $@)
-	$(say) CC $@
-	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+$(PLUGIN_SO): $(B)/plugins/%.so: $$(call plugin_objs,$$*)
+	$(say) LD $@
+	$(Q)$(CC) $(LDFLAGS) -shared -o $@ $^ $(call plugin_libs,plugins/$*/$*.c) -lm
 
 # ---- Tests --------------------------------------------------------------------------------------
 

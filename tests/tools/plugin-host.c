@@ -244,7 +244,9 @@ static bool read_list(struct reader *reader, const struct tocsin_option *option,
         memcpy(reader->into + option->offset, &list, sizeof(list));
         return true;
     }
-    struct tocsin_formats formats = { .count = count, .first = reader->format_count };
+    struct tocsin_formats formats = { .count = count,
+                                      .first = reader->format_count,
+                                      .texts = items };
     memcpy(reader->into + option->offset, &formats, sizeof(formats));
     for (size_t i = 0; i < count; i++)
         format_add(reader, option, items[i]);

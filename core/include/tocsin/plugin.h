@@ -67,6 +67,7 @@ struct tocsin_format {
 struct tocsin_formats {
     size_t count;
     size_t first; /* index of the first in tocsin_delivery.rendered; the others follow */
+    const char *const *texts; /* what the file says, `count` of them, for check_target() */
 };
 
 struct tocsin_node; /* a subtree of the configuration, read by the core alone so far */
