@@ -92,22 +92,28 @@ int buf_add_fill(struct buf *buf, char byte, size_t count)
     return 0;
 }
 
+int buf_vaddf(struct buf *buf, const char *format, va_list args)
+{
+    va_list again;
+    va_copy(again, args);
+    int len = vsnprintf(NULL, 0, format, args);
+    assert(len >= 0);
+    char *to = buf_reserve(buf, (size_t)len);
+    if (to) {
+        vsnprintf(to, (size_t)len + 1, format, again);
+        buf_commit(buf, (size_t)len);
+    }
+    va_end(again);
+    return buf->error;
+}
+
 int buf_addf(struct buf *buf, const char *format, ...)
 {
     va_list args;
     va_start(args, format);
-    int len = vsnprintf(NULL, 0, format, args);
+    int rc = buf_vaddf(buf, format, args);
     va_end(args);
-    assert(len >= 0);
-
-    char *to = buf_reserve(buf, (size_t)len);
-    if (!to)
-        return buf->error;
-    va_start(args, format);
-    vsnprintf(to, (size_t)len + 1, format, args);
-    va_end(args);
-    buf_commit(buf, (size_t)len);
-    return 0;
+    return rc;
 }
 
 void buf_cut(struct buf *buf, size_t len)

@@ -10,6 +10,7 @@
 #ifndef TOCSIN_BASE_BUF_H
 #define TOCSIN_BASE_BUF_H
 
+#include <stdarg.h>
 #include <stddef.h>
 
 struct buf {
@@ -38,6 +39,8 @@ int buf_add_str(struct buf *buf, const char *text);
 int buf_add_byte(struct buf *buf, char byte);
 int buf_add_fill(struct buf *buf, char byte, size_t count);
 int buf_addf(struct buf *buf, const char *format, ...) __attribute__((format(printf, 2, 3)));
+int buf_vaddf(struct buf *buf, const char *format, va_list args)
+    __attribute__((format(printf, 2, 0)));
 
 /* Makes room for `len` more bytes and returns where they go, or NULL; then set buf->len by
  * buf_commit(). */
