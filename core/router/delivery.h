@@ -2,7 +2,9 @@
 
 /*
  * A delivery: one message, rendered for one target. The engine makes it, a service's queue carries it,
- * a plugin sends it. It has one owner at a time, and that owner's thread may change it.
+ * a plugin sends it. It has one owner at a time, and that owner's thread may change it. What the plugin
+ * sees of it never changes, so a plugin call that was given up may go on reading it: the memory lives
+ * until the last borrower has returned it.
  */
 
 #ifndef TOCSIN_ROUTER_DELIVERY_H
@@ -12,10 +14,16 @@
 #include "router/target.h"
 #include "tocsin/plugin.h"
 
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
+
+struct lane;
 
 struct delivery {
     struct delivery *next; /* for the list it is in */
+    atomic_uint refs;      /* the owner and the borrowers */
     struct target *target;
     struct message *message;     /* a reference of its own */
     struct tocsin_message view;  /* what the plugin sees; points into `message` and this block */
@@ -23,11 +31,14 @@ struct delivery {
     size_t size;                 /* bytes of memory, for limits: this block and the message */
 
     /* The queue's own. */
+    struct lane *lane;  /* of which it is the head on its way, or NULL */
     unsigned attempts;  /* made so far */
     int64_t created_ms; /* monotonic clock */
-    int64_t due_ms;     /* monotonic clock: not before */
     bool holding;       /* holds the message, because it has no place in a bounded queue yet */
-    char id[40];        /* view.id */
+    bool flying;        /* with a worker */
+    bool forgotten;     /* nobody waits for it any more: dropped instead of tried again */
+    struct delivery *held_prev, *held_next; /* of its target, while it is holding */
+    char id[40];                            /* view.id */
 };
 
 /* What a delivery is made of. Texts are copied; lengths in bytes. */
@@ -50,11 +61,16 @@ struct delivery_parts {
     enum tocsin_severity severity;
 };
 
-/* Makes one in a single block of memory, or returns NULL. A payload that is the text and is not UTF-8
- * gets U+FFFD in view.text. */
+/* Makes one in a single block of memory, or returns NULL. What is not UTF-8, or has a NUL in it, gets
+ * U+FFFD there; so does view.text, when the payload is the text (view.payload stays as it is). */
 struct delivery *delivery_new(const struct delivery_parts *parts);
 
-/* Drops its hold, if it has one, and its reference. NULL is allowed. */
+/* The owner is done with it: drops its hold, if it has one, and frees it, unless somebody has borrowed
+ * it. NULL is allowed. */
 void delivery_free(struct delivery *delivery);
+
+/* A borrower may read the view until it returns it, whatever the owner does meanwhile. */
+void delivery_borrow(struct delivery *delivery);
+void delivery_return(struct delivery *delivery);
 
 #endif
