@@ -75,6 +75,11 @@ void fields_arena_clear(struct fields_arena *arena);
 /* `len` bytes that live until fields_arena_clear(), or NULL. */
 void *fields_arena_alloc(struct fields_arena *arena, size_t len);
 
+/* An unused JSON document, for values that are made up (an expression's table): its text belongs into
+ * the arena too. It is the arena's until fields_arena_clear(), and is used again afterwards. NULL when
+ * there is no memory. */
+struct json_doc *fields_arena_doc(struct fields_arena *arena);
+
 /* ---- Paths ---- */
 
 struct field_path; /* compiled, never changed afterwards: any thread may use it */
