@@ -20,6 +20,7 @@
 #include <stdint.h>
 
 struct lane;
+struct queue_target;
 
 struct delivery {
     struct delivery *next; /* for the list it is in */
@@ -31,7 +32,9 @@ struct delivery {
     size_t size;                 /* bytes of memory, for limits: this block and the message */
 
     /* The queue's own. */
+    struct queue_target *queue_target;
     struct lane *lane;  /* of which it is the head on its way, or NULL */
+    unsigned worker;    /* to whom it goes */
     unsigned attempts;  /* made so far */
     int64_t created_ms; /* monotonic clock */
     bool holding;       /* holds the message, because it has no place in a bounded queue yet */

@@ -1,0 +1,113 @@
+/* SPDX-License-Identifier: MIT */
+
+/*
+ * What is to be delivered by one service, and when: a data structure without threads, clock or I/O. Its
+ * owner locks it and gives the time (milliseconds of a clock that never jumps back).
+ *
+ * Each target has its fresh deliveries in order of arrival. One that has to be tried again goes into the
+ * lane of its target and topic, and the lane is due when its head may go; whatever else comes up for
+ * that topic waits in the lane behind it, while other topics pass. When the head is through, the lane
+ * is dissolved: its deliveries are fresh again, before all others.
+ *
+ * A target that fails BREAKER times in a row without a success is taken to be down as a whole: then it is
+ * given one delivery at a time, at intervals that grow to at most a minute, so that a service whose calls
+ * run into time-outs has time for its other targets. Once it works again, its lanes need not wait for
+ * their time.
+ *
+ * With several workers, a target and topic always go to the same one, so the order needs no more.
+ */
+
+#ifndef TOCSIN_DELIVERY_QUEUE_H
+#define TOCSIN_DELIVERY_QUEUE_H
+
+#include "delivery/services.h"
+#include "router/delivery.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define QUEUE_NEVER INT64_MAX
+
+/* The rules of one target. */
+struct queue_rules {
+    int64_t retry_initial_ms, retry_max_ms;
+    double retry_factor;
+    int64_t max_attempts; /* 0: no limit */
+    int64_t max_age_ms;   /* 0: no limit */
+    size_t max_messages, max_bytes;
+    int64_t rate_limit; /* deliveries in rate_per_ms; 0: no limit */
+    int64_t rate_per_ms;
+};
+
+struct queue;
+struct queue_target;
+
+/* Makes a queue for so many workers (at least one); `seed` is for the jitter of retries. Returns NULL when
+ * there is no memory. */
+struct queue *queue_new(size_t workers, uint64_t seed);
+
+/* Frees it with all deliveries in it. NULL is allowed. */
+void queue_free(struct queue *queue);
+
+/* Adds a target, which belongs to the queue. Returns NULL when there is no memory. */
+struct queue_target *queue_add_target(struct queue *queue, const struct queue_rules *rules);
+
+enum queue_place {
+    QUEUE_PLACED,  /* it has a place */
+    QUEUE_HELD,    /* the bound is reached: it is in the queue and holds its message */
+    QUEUE_DROPPED, /* the bound is reached, and QoS is 0: it still belongs to the caller */
+};
+
+/* Takes a delivery in. Sets `*worker` to whom it goes. */
+enum queue_place queue_submit(struct queue *queue, struct queue_target *target,
+                              struct delivery *delivery, int64_t now_ms, size_t *worker);
+
+/* Takes up to `max` deliveries that are due for a worker, in the order in which they are to be sent. All
+ * of them are given back by queue_settle(). */
+size_t queue_take(struct queue *queue, size_t worker, int64_t now_ms, struct delivery **out,
+                  size_t max);
+
+/* When queue_take() will have something for this worker, if nothing else happens: `now_ms` if it has, or
+ * QUEUE_NEVER. */
+int64_t queue_due(const struct queue *queue, size_t worker, int64_t now_ms);
+
+/* What became of a delivery that was taken. */
+enum queue_fate {
+    QUEUE_SENT,
+    QUEUE_REJECTED,
+    QUEUE_GIVEN_UP,
+    QUEUE_FORGOTTEN, /* to be tried again, but nobody waits for it any more */
+    QUEUE_RETRYING,  /* in the queue again */
+    QUEUE_UNTRIED,   /* in the queue again; it was not its turn */
+};
+
+/*
+ * Ends what queue_take() began, with the plugin's results. A TOCSIN_RETRY after the first one in the batch,
+ * without a reason, was not tried: it keeps its place, and no attempt is counted.
+ *
+ * Sets the fate of each; those that are not in the queue again belong to the caller.
+ */
+void queue_settle(struct queue *queue, int64_t now_ms, struct delivery *const *batch,
+                  const struct tocsin_delivery *results, size_t n, enum queue_fate *fates);
+
+/*
+ * Gives free places to deliveries that hold. Their messages are put into `out`, each with a reference and
+ * the hold of the delivery: the caller drops both, without the lock, and calls again until 0 is returned.
+ */
+size_t queue_grant(struct queue *queue, struct message **out, size_t max);
+
+/* Takes the deliveries out that hold a message of this link and generation. Returns them as a list,
+ * which belongs to the caller. Those with a worker are not taken out, but not tried again either. */
+struct delivery *queue_forget_held(struct queue *queue, const char *link, uint64_t generation);
+
+/* Takes everything out that is not with a worker, each target's in an order that keeps the topics'. */
+struct delivery *queue_empty(struct queue *queue);
+
+/* Deliveries in it, those with a worker included; of all workers, and of one. */
+size_t queue_count(const struct queue *queue);
+size_t queue_worker_count(const struct queue *queue, size_t worker);
+
+void queue_target_stats(const struct queue_target *target, struct target_stats *out);
+
+#endif
