@@ -6,7 +6,9 @@
  * converted when asked for. A document is reused from message to message: once it has grown to what
  * the messages need, reading allocates nothing. It belongs to one thread.
  *
- * Limits: 64 MiB of text, 4 million nodes. Of a name that stands twice in an object the last counts.
+ * Limits: 64 MiB of text, 4 million nodes. Of a name that stands twice in an object the last counts. A
+ * number too large for a double is infinity. A \u escape that is half a surrogate pair is an error, since
+ * there is no UTF-8 for it; \u0000 is a NUL byte.
  */
 
 #ifndef TOCSIN_ROUTER_JSON_H
@@ -33,7 +35,8 @@ void json_doc_free(struct json_doc *doc);
 int json_doc_parse(struct json_doc *doc, const char *text, size_t len, const char **why,
                    size_t *at);
 
-/* The root is node 0. */
+/* The node's value. The root is node 0. A string points into the text, or, if it has escapes, into memory of
+ * the document, valid until the next text is read; if there is no memory it is VALUE_NONE. */
 struct value json_value(const struct json_doc *doc, uint32_t node);
 
 /* The member of an object, or the element of an array (from 0; negative counts from the end). Returns
@@ -50,7 +53,7 @@ uint32_t json_first(const struct json_doc *doc, uint32_t node);
 uint32_t json_next(const struct json_doc *doc, uint32_t child);
 struct value json_name(const struct json_doc *doc, uint32_t child);
 
-/* Appends the node's JSON without the blanks between its elements. */
+/* Appends the node's JSON as it was written, without the blanks between its elements. */
 int json_add_compact(const struct json_doc *doc, uint32_t node, struct buf *out);
 
 /* Appends `text` as a JSON string with its quotes; invalid UTF-8 becomes U+FFFD. */
