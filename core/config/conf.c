@@ -4,9 +4,13 @@
 
 #include "config/conf.h"
 
+#include "base/utf8.h"
 #include "config/node.h"
+#include "config/replace.h"
+#include "config/scan.h"
+#include "config/source.h"
 
-#include <assert.h>
+#include <dirent.h>
 #include <errno.h>
 #include <libconfig.h>
 #include <stdarg.h>
@@ -15,13 +19,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define FILE_MAX_BYTES (4 * 1024 * 1024)
-
 struct conf {
     atomic_uint references;
     struct conf_node *root;
-    char **files; /* names that nodes point to */
-    size_t file_count;
+    struct file_names names; /* that nodes point to */
 };
 
 void conf_errors_release(struct conf_errors *errors)
@@ -42,28 +43,49 @@ static void add_visible(struct buf *out, const char *text)
     }
 }
 
-void conf_error(struct conf_errors *errors, const struct conf_node *node, const char *format, ...)
+static void error_line(struct conf_errors *errors, const char *file, unsigned line,
+                       const char *path, const char *text)
 {
-    struct buf line = BUF_INIT(256 * 1024), text = BUF_INIT(64 * 1024);
-    if (node) {
-        add_visible(&line, node->file);
-        if (node->line > 0)
-            buf_addf(&line, ":%u", node->line);
-        buf_add_str(&line, ": ");
-        conf_node_add_path(node, &line);
-        if (node->parent)
-            buf_add_str(&line, ": ");
+    struct buf out = BUF_INIT(256 * 1024);
+    if (file) {
+        add_visible(&out, file);
+        if (line > 0)
+            buf_addf(&out, ":%u", line);
+        buf_add_str(&out, ": ");
     }
+    buf_addf(&out, "%s%s", path, *path ? ": " : "");
+    add_visible(&out, text);
+    buf_add_byte(&out, '\n');
+    buf_add(&errors->text, buf_str(&out), out.len);
+    buf_release(&out);
+    errors->count++;
+}
+
+void conf_error_at(struct conf_errors *errors, const char *file, unsigned line, const char *path,
+                   const char *format, ...)
+{
+    struct buf text = BUF_INIT(64 * 1024);
     va_list args;
     va_start(args, format);
     buf_vaddf(&text, format, args);
     va_end(args);
-    add_visible(&line, buf_str(&text));
-    buf_add_byte(&line, '\n');
-    buf_add(&errors->text, buf_str(&line), line.len);
+    error_line(errors, file, line, path, buf_str(&text));
     buf_release(&text);
-    buf_release(&line);
-    errors->count++;
+}
+
+void conf_error(struct conf_errors *errors, const struct conf_node *node, const char *format, ...)
+{
+    struct buf path = BUF_INIT(64 * 1024), text = BUF_INIT(64 * 1024);
+    if (node)
+        conf_node_add_path(node, &path);
+    va_list args;
+    va_start(args, format);
+    buf_vaddf(&text, format, args);
+    va_end(args);
+    error_line(errors, node ? node->file : NULL, node ? node->line : 0, buf_str(&path),
+               buf_str(&text));
+    buf_release(&path);
+    buf_release(&text);
 }
 
 struct conf *conf_ref(struct conf *conf)
@@ -77,9 +99,7 @@ void conf_unref(struct conf *conf)
     if (!conf || atomic_fetch_sub_explicit(&conf->references, 1, memory_order_acq_rel) > 1)
         return;
     node_free(conf->root);
-    for (size_t i = 0; i < conf->file_count; i++)
-        free(conf->files[i]);
-    free(conf->files);
+    file_names_release(&conf->names);
     free(conf);
 }
 
@@ -88,29 +108,49 @@ const struct conf_node *conf_root(const struct conf *conf)
     return conf->root;
 }
 
-/* Keeps a copy of a file's name as long as the tree. NULL: no memory. */
-static const char *keep_name(struct conf *conf, const char *name)
+/* ---- One file ------------------------------------------------------------------------------------ */
+
+/* What a file is copied with. */
+struct copying {
+    const struct source *source;
+    struct conf_errors *errors;
+    bool wrong;
+};
+
+static int copy_members(struct copying *c, const config_setting_t *from, struct conf_node *into);
+
+/* Takes a string, with what stands for something else replaced. */
+static int copy_string(struct copying *c, const char *from, struct conf_node *node)
 {
-    char **files = realloc(conf->files, (conf->file_count + 1) * sizeof(*files));
-    if (!files)
-        return NULL;
-    conf->files = files;
-    files[conf->file_count] = strdup(name);
-    return files[conf->file_count] ? files[conf->file_count++] : NULL;
+    struct buf text = BUF_INIT(REPLACE_MAX_BYTES), why = BUF_INIT(16 * 1024);
+    int rc = replace(from, node->file, &text, &node->secret, &why);
+    if (rc == 0 && !utf8_valid(buf_str(&text), text.len)) {
+        buf_add_str(&why, "is not valid UTF-8");
+        rc = -EINVAL;
+    }
+    if (rc == -EINVAL) {
+        conf_error(c->errors, node, "%s", buf_str(&why));
+        c->wrong = true;
+        rc = 0;
+    }
+    node->string = rc == 0 ? strdup(buf_str(&text)) : NULL;
+    if (node->secret && text.data)
+        explicit_bzero(text.data, text.len);
+    buf_release(&text);
+    buf_release(&why);
+    return node->string ? 0 : -ENOMEM;
 }
 
-static int copy_members(const config_setting_t *from, const char *file, struct conf_node *into);
-
-static int copy_value(const config_setting_t *from, const char *file, struct conf_node *node)
+static int copy_value(struct copying *c, const config_setting_t *from, struct conf_node *node)
 {
     switch (config_setting_type(from)) {
     case CONFIG_TYPE_GROUP:
         node->type = CONF_GROUP;
-        return copy_members(from, file, node);
+        return copy_members(c, from, node);
     case CONFIG_TYPE_LIST:
     case CONFIG_TYPE_ARRAY:
         node->type = CONF_LIST;
-        return copy_members(from, file, node);
+        return copy_members(c, from, node);
     case CONFIG_TYPE_INT:
         node->type = CONF_INT;
         node->integer = config_setting_get_int(from);
@@ -129,60 +169,137 @@ static int copy_value(const config_setting_t *from, const char *file, struct con
         return 0;
     default:
         node->type = CONF_STRING;
-        node->string = strdup(config_setting_get_string(from));
-        return node->string ? 0 : -ENOMEM;
+        return copy_string(c, config_setting_get_string(from), node);
     }
 }
 
-static int copy_members(const config_setting_t *from, const char *file, struct conf_node *into)
+/* The scan has seen to it that this goes no deeper than SCAN_MAX_NESTED. */
+static int copy_members(struct copying *c, const config_setting_t *from, struct conf_node *into)
 {
     int count = config_setting_length(from);
     for (int i = 0; i < count; i++) {
         const config_setting_t *setting = config_setting_get_elem(from, (unsigned)i);
         const char *name = config_setting_name(setting) ? config_setting_name(setting) : "";
-        struct conf_node *node = node_new(CONF_BOOL, name, strlen(name), file, setting->line);
-        if (!node)
-            return -ENOMEM;
-        int rc = node_append(into, node);
+        struct conf_node *node =
+            node_new(CONF_BOOL, name, strlen(name), source_file(c->source, setting->line),
+                     source_line(c->source, setting->line));
+        int rc = node ? node_append(into, node) : -ENOMEM;
         if (rc < 0) {
             node_free(node);
             return rc;
         }
-        rc = copy_value(setting, file, node);
+        rc = copy_value(c, setting, node);
         if (rc < 0)
             return rc;
     }
     return 0;
 }
 
-static int parse(const char *name, const char *text, struct conf_node *into,
-                 struct conf_errors *errors)
+static int parse(const struct source *source, struct conf_node *into, struct conf_errors *errors)
 {
+    int rc = scan(source, errors);
+    if (rc < 0)
+        return rc;
     config_t config;
     config_init(&config);
-    int rc;
-    if (config_read_string(&config, text)) {
-        rc = copy_members(config_root_setting(&config), name, into);
+    if (config_read_string(&config, buf_str(&source->text))) {
+        struct copying c = { .source = source, .errors = errors };
+        rc = copy_members(&c, config_root_setting(&config), into);
+        if (rc == 0 && c.wrong)
+            rc = -EINVAL;
     } else {
-        conf_error(errors, NULL, "%s:%d: %s", name, config_error_line(&config),
-                   config_error_text(&config));
+        unsigned line = (unsigned)config_error_line(&config);
+        conf_error_at(errors, source_file(source, line), source_line(source, line), "", "%s",
+                      config_error_text(&config));
         rc = -EINVAL;
     }
     config_destroy(&config);
     return rc;
 }
 
-static int load(const char *name, const char *text, struct conf **out, struct conf_errors *errors)
+/* Reads one file (`text` NULL) or text, and merges it into the tree. */
+static int load_one(struct conf *conf, const char *path, const char *text,
+                    struct conf_errors *errors)
+{
+    struct source source;
+    source_init(&source);
+    struct conf_node *tree = NULL;
+    int rc = text ? source_read_text(&source, &conf->names, path, text, errors)
+                  : source_read(&source, &conf->names, path, errors);
+    if (rc < 0)
+        goto out;
+    tree = node_new(CONF_GROUP, "", 0, source_file(&source, 1), 0);
+    rc = tree ? parse(&source, tree, errors) : -ENOMEM;
+    if (rc < 0)
+        goto out;
+    if (conf->root) {
+        rc = node_merge(conf->root, tree, errors);
+    } else {
+        conf->root = tree;
+        tree = NULL;
+    }
+out:
+    node_free(tree);
+    source_release(&source);
+    return rc;
+}
+
+/* ---- The file and its folder --------------------------------------------------------------------- */
+
+static int is_conf(const struct dirent *entry)
+{
+    size_t len = strlen(entry->d_name);
+    return entry->d_name[0] != '.' && len > 5 && strcmp(entry->d_name + len - 5, ".conf") == 0;
+}
+
+/* By bytes: the order must not depend on the language. */
+static int by_name(const struct dirent **a, const struct dirent **b)
+{
+    return strcmp((*a)->d_name, (*b)->d_name);
+}
+
+/* Reads PATH's conf.d/NAME.conf one after the other. */
+static int load_folder(struct conf *conf, const char *path, struct conf_errors *errors)
+{
+    struct buf folder = BUF_INIT(SOURCE_MAX_BYTES);
+    path_beside(&folder, path, "conf.d", strlen("conf.d"));
+    struct dirent **entries = NULL;
+    int n = folder.error ? 0 : scandir(buf_str(&folder), &entries, is_conf, by_name);
+    int result = folder.error;
+    if (n < 0 && errno != ENOENT && errno != ENOTDIR) {
+        conf_error_at(errors, buf_str(&folder), 0, "", "cannot be read: %s",
+                      strerrordesc_np(errno));
+        result = -EINVAL;
+    }
+    buf_add_byte(&folder, '/');
+    size_t len = folder.len;
+    for (int i = 0; i < n; i++) {
+        buf_cut(&folder, len);
+        int rc = buf_add_str(&folder, entries[i]->d_name);
+        if (rc == 0)
+            rc = load_one(conf, buf_str(&folder), NULL, errors);
+        if (rc < 0 && result != -ENOMEM)
+            result = rc;
+        free(entries[i]);
+    }
+    free(entries);
+    buf_release(&folder);
+    return result;
+}
+
+static int load(const char *path, const char *text, struct conf **out, struct conf_errors *errors)
 {
     *out = NULL;
     struct conf *conf = calloc(1, sizeof(*conf));
     if (!conf)
         return -ENOMEM;
     conf->references = 1;
-    const char *file = keep_name(conf, name);
-    if (file)
-        conf->root = node_new(CONF_GROUP, "", 0, file, 0);
-    int rc = conf->root ? parse(file, text, conf->root, errors) : -ENOMEM;
+    int rc = load_one(conf, path, text, errors);
+    if (!text && rc != -ENOMEM) {
+        int folder_rc = load_folder(conf, path, errors);
+        if (folder_rc < 0)
+            rc = folder_rc;
+    }
     if (rc < 0)
         conf_unref(conf);
     else
@@ -198,27 +315,5 @@ int conf_load_text(const char *name, const char *text, struct conf **out,
 
 int conf_load(const char *path, struct conf **out, struct conf_errors *errors)
 {
-    *out = NULL;
-    FILE *file = fopen(path, "re");
-    if (!file) {
-        conf_error(errors, NULL, "%s: cannot be opened: %s", path, strerrordesc_np(errno));
-        return -EINVAL;
-    }
-    struct buf text = BUF_INIT(FILE_MAX_BYTES);
-    char *to;
-    size_t n = 1;
-    while (n > 0 && (to = buf_reserve(&text, 4096)) != NULL) {
-        n = fread(to, 1, 4096, file);
-        buf_commit(&text, n);
-    }
-    fclose(file);
-    int rc = text.error;
-    if (rc == -E2BIG) {
-        conf_error(errors, NULL, "%s: is larger than 4 MiB", path);
-        rc = -EINVAL;
-    }
-    if (rc == 0)
-        rc = load(path, buf_str(&text), out, errors);
-    buf_release(&text);
-    return rc;
+    return load(path, NULL, out, errors);
 }
