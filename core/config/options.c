@@ -26,28 +26,35 @@ struct reading {
     void *field;
     struct options_memory *memory;
     struct conf_errors *errors;
-    size_t wrong; /* errors so far */
+    struct buf *why; /* instead of `errors`, while a default is tried; else NULL */
+    size_t wrong;    /* errors so far */
 };
 
 static void wrong(struct reading *r, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 static void wrong(struct reading *r, const char *format, ...)
 {
-    /* A table is our own, or its plugin's, and tests read it: a bad default is a mistake in a program. */
-    assert(r->node && "the default of an option is one that a file could have");
     struct buf text = BUF_INIT(64 * 1024);
     va_list args;
     va_start(args, format);
     buf_vaddf(&text, format, args);
     va_end(args);
-    conf_error(r->errors, r->node, "%s", buf_str(&text));
+    /* A bad default is a mistake in a program, so that a test of any kind should end there. */
+    assert((r->node || r->why) && "the default of an option is one that a file could have");
+    if (r->why)
+        buf_addf(r->why, "the default of '%s' %s", r->option->name, buf_str(&text));
+    else
+        conf_error(r->errors, r->node, "%s", buf_str(&text));
     buf_release(&text);
     r->wrong++;
 }
 
 static void no_memory(struct reading *r)
 {
-    conf_error(r->errors, r->node, "out of memory");
+    if (r->why)
+        buf_add_str(r->why, "out of memory");
+    else
+        conf_error(r->errors, r->node, "out of memory");
     r->wrong++;
 }
 
@@ -94,47 +101,16 @@ static bool parse_bool(const char *text, bool *out)
 
 /* ---- Ranges and choices -------------------------------------------------------------------------- */
 
-static void add_bound(struct buf *out, enum tocsin_option_type type, int64_t value)
-{
-    switch (type) {
-    case TOCSIN_OPT_DURATION:
-        buf_add_byte(out, '"');
-        duration_add(out, value);
-        buf_add_byte(out, '"');
-        break;
-    case TOCSIN_OPT_SIZE:
-        buf_add_byte(out, '"');
-        size_add(out, value);
-        buf_add_byte(out, '"');
-        break;
-    default:
-        buf_addf(out, "%" PRId64, value);
-    }
-}
-
-bool options_add_range(const struct tocsin_option *option, struct buf *out)
-{
-    if (option->min >= option->max)
-        return false;
-    if (option->min > INT64_MIN)
-        add_bound(out, option->type, option->min);
-    if (option->max == INT64_MAX) {
-        buf_add_str(out, " or more");
-    } else {
-        buf_add_str(out, option->min > INT64_MIN ? " to " : "at most ");
-        add_bound(out, option->type, option->max);
-    }
-    return true;
-}
-
 static void wrong_range(struct reading *r, const char *value)
 {
+    bool has_unit = r->option->type == TOCSIN_OPT_DURATION || r->option->type == TOCSIN_OPT_SIZE;
+    const char *quote = has_unit ? "\"" : "";
     struct buf range = BUF_INIT(200);
     options_add_range(r->option, &range);
     if (is_secret(r))
         wrong(r, "is out of range, write %s", buf_str(&range));
     else
-        wrong(r, "%s is out of range, write %s", value, buf_str(&range));
+        wrong(r, "%s%s%s is out of range, write %s", quote, value, quote, buf_str(&range));
     buf_release(&range);
 }
 
@@ -144,7 +120,12 @@ static bool in_range(struct reading *r, int64_t value)
     if (o->min >= o->max || (value >= o->min && value <= o->max))
         return true;
     struct buf text = BUF_INIT(100);
-    add_bound(&text, o->type, value);
+    if (o->type == TOCSIN_OPT_DURATION)
+        duration_add(&text, value);
+    else if (o->type == TOCSIN_OPT_SIZE)
+        size_add(&text, value);
+    else
+        buf_addf(&text, "%" PRId64, value);
     wrong_range(r, buf_str(&text));
     buf_release(&text);
     return false;
@@ -161,20 +142,6 @@ static bool is_choice(const char *choices, const char *text)
         word += word_len;
         if (*word == '\0')
             return false;
-    }
-}
-
-void options_add_choices(const char *choices, struct buf *out)
-{
-    for (const char *word = choices;; word++) {
-        size_t len = strcspn(word, "|");
-        bool last = word[len] == '\0';
-        if (word > choices)
-            buf_add_str(out, last ? " or " : ", ");
-        buf_addf(out, "\"%.*s\"", (int)len, word);
-        if (last)
-            return;
-        word += len;
     }
 }
 
@@ -449,7 +416,8 @@ static void read_formats(struct reading *r)
 static void read_tree(struct reading *r)
 {
     const struct conf_node **out = r->field;
-    assert(r->node && "a tree has no default");
+    if (!r->node)
+        wrong(r, "must not be there: a tree has none");
     *out = r->node;
 }
 
@@ -517,44 +485,6 @@ static void unknown(const struct conf_node *node, const struct options_part *par
     buf_release(&names);
 }
 
-void options_add_example(const struct tocsin_option *option, struct buf *out)
-{
-    switch (option->type) {
-    case TOCSIN_OPT_BOOL:
-        buf_add_str(out, "true");
-        return;
-    case TOCSIN_OPT_INT:
-        buf_addf(out, "%" PRId64, option->min < option->max ? option->min : 1);
-        return;
-    case TOCSIN_OPT_FLOAT:
-        buf_addf(out, "%" PRId64 ".0", option->min < option->max ? option->min : 1);
-        return;
-    case TOCSIN_OPT_DURATION:
-        buf_add_str(out, "\"30s\"");
-        return;
-    case TOCSIN_OPT_SIZE:
-        buf_add_str(out, "\"1MiB\"");
-        return;
-    case TOCSIN_OPT_LIST:
-    case TOCSIN_OPT_FORMATS:
-        buf_add_str(out, "[ \"...\" ]");
-        return;
-    case TOCSIN_OPT_TREE:
-        buf_add_str(out, "{ }");
-        return;
-    case TOCSIN_OPT_STRING:
-        if (option->choices) {
-            buf_addf(out, "\"%.*s\"", (int)strcspn(option->choices, "|"), option->choices);
-            return;
-        }
-        break;
-    case TOCSIN_OPT_SECRET:
-    case TOCSIN_OPT_FORMAT:
-        break;
-    }
-    buf_add_str(out, "\"...\"");
-}
-
 static size_t missing(const struct conf_node *group, const struct tocsin_option *option,
                       struct conf_errors *errors)
 {
@@ -599,6 +529,24 @@ size_t options_read(const struct conf_node *group, const struct options_part *pa
         }
     }
     return found;
+}
+
+bool options_default_valid(const struct tocsin_option *option, struct buf *why)
+{
+    union {
+        struct tocsin_list list;
+        struct tocsin_format format;
+        struct tocsin_formats formats;
+        int64_t number;
+        double real;
+        const void *pointer;
+    } field = { .list = { .count = 0 } };
+    struct options_memory memory = { 0 };
+    struct reading r = { .option = option, .field = &field, .memory = &memory, .why = why };
+    if (option->def)
+        read_option(&r);
+    options_memory_release(&memory);
+    return r.wrong == 0;
 }
 
 const struct conf_node *options_node(const struct conf_node *group, const char *name)

@@ -44,7 +44,12 @@ void options_memory_release(struct options_memory *memory);
  * Reads the members of `group` (NULL: an empty one) into the parts. An error, added to `errors`, is:
  * an unknown key (with the nearest known one), a wrong type, a value out of range or not among the
  * choices, a required option that is missing. `extra` names keys that somebody else reads (ends with
- * NULL; NULL for none). What is not there gets its default.
+ * NULL; NULL for none).
+ *
+ * A string stands for a list of one. Numbers and bools may also be strings when these came from ${env:}
+ * or ${file:}, since the file has no other way to say so. What is not there gets its default, read by the
+ * same rules from the plain text (a list gets one item from it); a default that does not parse is a
+ * mistake in the program, see options_default_valid().
  *
  * Returns the number of errors found.
  */
@@ -52,18 +57,22 @@ size_t options_read(const struct conf_node *group, const struct options_part *pa
                     const char *const *extra, struct options_memory *memory,
                     struct conf_errors *errors);
 
-/* The node that an option was read from, or NULL: for errors about combinations. Any key but
- * "targets" and such may be asked. */
+/* Whether the default of an option that others wrote (if it has one) is one that options_read() can
+ * read. Adds what is wrong to `why` if not. */
+bool options_default_valid(const struct tocsin_option *option, struct buf *why);
+
+/* The member of that name, or NULL if the group has none, or is NULL itself: for errors about
+ * combinations of options. */
 const struct conf_node *options_node(const struct conf_node *group, const char *name);
 
 /* Appends the table for people: name, type, default, range, and the help text wrapped to 80 columns. */
 void options_help(const struct tocsin_option *table, struct buf *out);
 
-/* The same as a piece of the configuration file, commented out where there is a default, indented by
- * `indent` blanks: for the sample. */
+/* The same as a piece of the configuration file, indented by `indent` blanks: for the sample. All but
+ * what is required is commented out. */
 void options_sample(const struct tocsin_option *table, size_t indent, struct buf *out);
 
-/* The same as mdoc(7) list items, for manual pages. */
+/* The same as mdoc(7) list items, for manual pages; `.Bl` and `.El` are the caller's. */
 void options_mdoc(const struct tocsin_option *table, struct buf *out);
 
 #endif
