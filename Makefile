@@ -104,7 +104,9 @@ unit: test-deps ## build and run the unit tests (seconds)
 run-unit: $(B)/unit $(PLUGIN_SO)
 	TOCSIN_PLUGINS=$(B)/plugins $(B)/unit $(TESTS)
 
-$(TOOLS): $(B)/%: $(B)/tests/tools/%.o $(B)/libtocsin.a
+# A tool is a file, and what is in the folder of its name.
+tool_objs = $(patsubst %.c,$(B)/%.o,$(wildcard tests/tools/$(1)/*.c))
+$(TOOLS): $(B)/%: $(B)/tests/tools/%.o $$(call tool_objs,$$*) $(B)/libtocsin.a
 	$(say) LD $@
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 

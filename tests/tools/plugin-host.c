@@ -43,16 +43,13 @@
  */
 
 #include "base/buf.h"
-#include "base/units.h"
 #include "base/utf8.h"
-#include "tocsin/plugin.h"
+#include "plugin-host/tool.h"
 
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <jansson.h>
-#include <pthread.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -60,52 +57,9 @@
 #include <string.h>
 #include <unistd.h>
 
-/* Memory that is given back as a whole. */
-struct block {
-    struct block *next;
-    max_align_t data[];
-};
-
-struct pool {
-    struct block *first;
-};
-
-struct format_text {
-    const struct tocsin_option *option;
-    const char *text;
-};
-
-/* A target and the texts of its formats, by index. */
-struct target {
-    struct target *next;
-    char *key; /* its options as JSON */
-    void *config;
-    struct format_text *formats;
-    size_t format_count;
-};
-
-struct tool {
-    struct tocsin_host host; /* first: the plugin's pointer to it is ours too */
-    const struct tocsin_plugin *plugin;
-    struct pool instance; /* what lives until "close" */
-    struct pool request;  /* what lives until the answer */
-    json_t *pins;         /* JSON that options point into: until "close" */
-    json_t *request_pins; /* JSON that a message points into: until the answer */
-    void *service;
-    void *self;
-    bool is_open;
-    struct target *targets;
-    unsigned next_id;
-    json_t *publish_results;
-    json_t *published;
-    pthread_mutex_t lock; /* of logs: any thread may log */
-    json_t *logs;
-    char error[512]; /* why the request is wrong; "" while it is not */
-};
-
 /* ---- Small things ---- */
 
-static void *pool_alloc(struct pool *pool, size_t size)
+void *pool_alloc(struct pool *pool, size_t size)
 {
     struct block *block = calloc(1, sizeof(*block) + size);
     if (!block)
@@ -115,7 +69,7 @@ static void *pool_alloc(struct pool *pool, size_t size)
     return block->data;
 }
 
-static void pool_clear(struct pool *pool)
+void pool_clear(struct pool *pool)
 {
     while (pool->first) {
         struct block *block = pool->first;
@@ -124,9 +78,7 @@ static void pool_clear(struct pool *pool)
     }
 }
 
-/* Keeps the first error of a request. Returns false. */
-static bool wrong(struct tool *tool, const char *format, ...) __attribute__((format(printf, 2, 3)));
-static bool wrong(struct tool *tool, const char *format, ...)
+bool wrong(struct tool *tool, const char *format, ...)
 {
     if (tool->error[0])
         return false;
@@ -137,8 +89,7 @@ static bool wrong(struct tool *tool, const char *format, ...)
     return false;
 }
 
-/* JSON text of any bytes. */
-static json_t *text_new(const char *text)
+json_t *text_new(const char *text)
 {
     struct buf buf = BUF_INIT(1 << 26);
     utf8_add_lossy(&buf, text, strlen(text));
@@ -147,7 +98,7 @@ static json_t *text_new(const char *text)
     return json;
 }
 
-static json_t *hex_new(const uint8_t *data, size_t len)
+json_t *hex_new(const uint8_t *data, size_t len)
 {
     char *hex = calloc(len + 1, 2);
     if (!hex)
@@ -159,214 +110,7 @@ static json_t *hex_new(const uint8_t *data, size_t len)
     return json;
 }
 
-/* Bytes from hex, in a block of exactly their size, so that reading past the end is noticed. */
-static const uint8_t *hex_bytes(struct tool *tool, const char *hex, size_t *len)
-{
-    *len = strlen(hex) / 2;
-    uint8_t *bytes = pool_alloc(&tool->request, *len);
-    for (size_t i = 0; i < *len; i++) {
-        unsigned byte;
-        if (sscanf(hex + 2 * i, "%2x", &byte) != 1)
-            wrong(tool, "bad hex digits");
-        else
-            bytes[i] = (uint8_t)byte;
-    }
-    if (strlen(hex) % 2)
-        wrong(tool, "an odd number of hex digits");
-    return bytes;
-}
-
-/* ---- Options: a reader of its own over the tables ---- */
-
-struct reader {
-    struct tool *tool;
-    struct pool *pool;
-    uint8_t *into;
-    struct format_text *formats; /* room for all that the group can have */
-    size_t format_count;
-};
-
-static void format_add(struct reader *reader, const struct tocsin_option *option, const char *text)
-{
-    reader->formats[reader->format_count++] = (struct format_text){ option, text };
-}
-
-static bool in_range(const struct tocsin_option *option, double value)
-{
-    return option->min >= option->max ||
-           (value >= (double)option->min && value <= (double)option->max);
-}
-
-static bool is_choice(const char *choices, const char *word)
-{
-    size_t len = strlen(word);
-    for (const char *at = choices; at; at = strchr(at, '|') ? strchr(at, '|') + 1 : NULL) {
-        if (strcspn(at, "|") == len && memcmp(at, word, len) == 0)
-            return true;
-    }
-    return false;
-}
-
-/* The value of an option as its JSON, made from the default as it is written in the table. */
-static json_t *default_new(const struct tocsin_option *option)
-{
-    if (!option->def)
-        return NULL;
-    switch (option->type) {
-    case TOCSIN_OPT_BOOL:
-    case TOCSIN_OPT_INT:
-    case TOCSIN_OPT_FLOAT:
-        return json_loads(option->def, JSON_DECODE_ANY, NULL);
-    case TOCSIN_OPT_LIST:
-    case TOCSIN_OPT_FORMATS:
-        if (option->def[0] == '[')
-            return json_loads(option->def, 0, NULL);
-        return json_string(option->def);
-    default:
-        return json_string(option->def);
-    }
-}
-
-static bool read_list(struct reader *reader, const struct tocsin_option *option,
-                      const json_t *value)
-{
-    size_t count = json_is_array(value) ? json_array_size(value) : 1;
-    const char **items = pool_alloc(reader->pool, (count + 1) * sizeof(*items));
-
-    for (size_t i = 0; i < count; i++) {
-        const json_t *item = json_is_array(value) ? json_array_get(value, i) : value;
-        if (!json_is_string(item))
-            return wrong(reader->tool, "%s: must be a list of strings", option->name);
-        items[i] = json_string_value(item);
-    }
-    if (option->type == TOCSIN_OPT_LIST) {
-        struct tocsin_list list = { .items = items, .count = count };
-        memcpy(reader->into + option->offset, &list, sizeof(list));
-        return true;
-    }
-    struct tocsin_formats formats = { .count = count,
-                                      .first = reader->format_count,
-                                      .texts = items };
-    memcpy(reader->into + option->offset, &formats, sizeof(formats));
-    for (size_t i = 0; i < count; i++)
-        format_add(reader, option, items[i]);
-    return true;
-}
-
-static bool read_text(struct reader *reader, const struct tocsin_option *option, const char *text)
-{
-    void *field = reader->into + option->offset;
-    int64_t number;
-
-    switch (option->type) {
-    case TOCSIN_OPT_STRING:
-        if (option->choices && !is_choice(option->choices, text))
-            return wrong(reader->tool, "%s: must be one of %s", option->name, option->choices);
-        memcpy(field, &text, sizeof(text));
-        return true;
-    case TOCSIN_OPT_SECRET:
-        memcpy(field, &(struct tocsin_secret){ text }, sizeof(struct tocsin_secret));
-        return true;
-    case TOCSIN_OPT_FORMAT: {
-        struct tocsin_format format = { .text = text, .index = reader->format_count };
-        memcpy(field, &format, sizeof(format));
-        format_add(reader, option, text);
-        return true;
-    }
-    case TOCSIN_OPT_DURATION:
-    case TOCSIN_OPT_SIZE:
-        if (option->type == TOCSIN_OPT_SIZE ? size_parse(text, &number)
-                                            : duration_parse(text, &number))
-            return wrong(reader->tool, "%s: \"%s\" has no number or unit", option->name, text);
-        if (!in_range(option, (double)number))
-            return wrong(reader->tool, "%s: %s is out of range", option->name, text);
-        memcpy(field, &number, sizeof(number)); /* the only member of both structs */
-        return true;
-    default:
-        return wrong(reader->tool, "%s: must not be a string", option->name);
-    }
-}
-
-static bool read_option(struct reader *reader, const struct tocsin_option *option,
-                        const json_t *value)
-{
-    void *field = reader->into + option->offset;
-
-    switch (option->type) {
-    case TOCSIN_OPT_BOOL:
-        if (!json_is_boolean(value))
-            return wrong(reader->tool, "%s: must be true or false", option->name);
-        memcpy(field, &(bool){ json_is_true(value) }, sizeof(bool));
-        return true;
-    case TOCSIN_OPT_INT:
-        if (!json_is_integer(value) || !in_range(option, (double)json_integer_value(value)))
-            return wrong(reader->tool, "%s: not an integer in range", option->name);
-        memcpy(field, &(int64_t){ json_integer_value(value) }, sizeof(int64_t));
-        return true;
-    case TOCSIN_OPT_FLOAT:
-        if (!json_is_number(value) || !in_range(option, json_number_value(value)))
-            return wrong(reader->tool, "%s: not a number in range", option->name);
-        memcpy(field, &(double){ json_number_value(value) }, sizeof(double));
-        return true;
-    case TOCSIN_OPT_LIST:
-    case TOCSIN_OPT_FORMATS:
-        return read_list(reader, option, value);
-    case TOCSIN_OPT_TREE:
-        return wrong(reader->tool, "%s: not readable here", option->name);
-    default:
-        if (!json_is_string(value))
-            return wrong(reader->tool, "%s: must be a string", option->name);
-        return read_text(reader, option, json_string_value(value));
-    }
-}
-
-/* The options point into `group` and into defaults from then on, so both are pinned. */
-static bool read_options(struct reader *reader, const struct tocsin_option *table, json_t *group)
-{
-    json_t *pins = reader->tool->pins;
-    if (!json_is_object(group))
-        return wrong(reader->tool, "options must be an object");
-    json_array_append(pins, group);
-
-    const char *key;
-    json_t *value;
-    json_object_foreach(group, key, value)
-    {
-        const struct tocsin_option *option = table;
-        while (option && option->name && strcmp(option->name, key) != 0)
-            option++;
-        if (!option || !option->name)
-            return wrong(reader->tool, "%s: unknown option", key);
-    }
-    for (const struct tocsin_option *option = table; option && option->name; option++) {
-        value = json_object_get(group, option->name);
-        if (!value && (option->flags & TOCSIN_OPTION_REQUIRED))
-            return wrong(reader->tool, "%s: is required", option->name);
-        if (!value) {
-            value = default_new(option);
-            if (!value && option->def)
-                return wrong(reader->tool, "%s: bad default \"%s\"", option->name, option->def);
-            if (!value)
-                continue;
-            json_array_append_new(pins, value);
-        }
-        if (!read_option(reader, option, value))
-            return false;
-    }
-    return true;
-}
-
-/* Most formats that the options of `group` can make. */
-static size_t format_room(const struct tocsin_option *table, const json_t *group)
-{
-    size_t room = 0;
-    for (const struct tocsin_option *option = table; option && option->name; option++) {
-        const json_t *value = json_object_get(group, option->name);
-        room += json_is_array(value) ? json_array_size(value) : 1;
-        room += option->def ? strlen(option->def) : 0; /* more than it has items */
-    }
-    return room;
-}
+/* ---- Targets ---- */
 
 static struct target *target_read(struct tool *tool, json_t *group)
 {
@@ -382,15 +126,12 @@ static struct target *target_read(struct tool *tool, json_t *group)
     target->config = pool_alloc(&tool->instance, plugin->target_size);
     target->formats = pool_alloc(&tool->instance, format_room(plugin->target_options, group) *
                                                       sizeof(*target->formats));
-    struct reader reader = {
-        .tool = tool, .pool = &tool->instance, .into = target->config, .formats = target->formats
-    };
-    if (!key || !read_options(&reader, plugin->target_options, group)) {
+    if (!key || !json_options_read(tool, plugin->target_options, group, target->config,
+                                   target->formats, &target->format_count)) {
         wrong(tool, "target: cannot be read");
         free(key);
         return NULL;
     }
-    target->format_count = reader.format_count;
     target->key = key;
     target->next = tool->targets;
     tool->targets = target;
@@ -513,10 +254,10 @@ static json_t *instance_open(struct tool *tool, json_t *options, const json_t *n
     tool->service = pool_alloc(&tool->instance, plugin->service_size);
     struct format_text *formats = pool_alloc(
         &tool->instance, format_room(plugin->service_options, options) * sizeof(*formats));
-    struct reader reader = {
-        .tool = tool, .pool = &tool->instance, .into = tool->service, .formats = formats
-    };
-    if (read_options(&reader, plugin->service_options, options) && reader.format_count)
+    size_t format_count;
+    if (json_options_read(tool, plugin->service_options, options, tool->service, formats,
+                          &format_count) &&
+        format_count > 0)
         wrong(tool, "a service must not have FORMAT options");
     const char *why = NULL;
     if (!tool->error[0] && plugin->check)
@@ -534,157 +275,6 @@ static json_t *instance_open(struct tool *tool, json_t *options, const json_t *n
     json_t *logs = logs_take(tool);
     json_decref(instance_close(tool));
     return json_pack("{soso}", "error", text_new(tool->error), "logs", logs);
-}
-
-/* Members of a request, taken one by one, so that what is left over is unknown. */
-static json_t *take(struct tool *tool, json_t *object, const char *key, int type)
-{
-    json_t *value = json_object_get(object, key);
-    if (!value)
-        return NULL;
-    bool fits = type < 0 ? json_is_boolean(value) : (int)json_typeof(value) == type;
-    if (!fits && !json_is_null(value))
-        wrong(tool, "%s: wrong type", key);
-    json_array_append(tool->request_pins, value);
-    json_object_del(object, key);
-    return fits ? value : NULL;
-}
-
-static const char *take_text(struct tool *tool, json_t *object, const char *key, const char *def)
-{
-    const json_t *value = take(tool, object, key, JSON_STRING);
-    return value ? json_string_value(value) : def;
-}
-
-static int64_t take_int(struct tool *tool, json_t *object, const char *key, int64_t def)
-{
-    const json_t *value = take(tool, object, key, JSON_INTEGER);
-    return value ? json_integer_value(value) : def;
-}
-
-static bool take_bool(struct tool *tool, json_t *object, const char *key)
-{
-    const json_t *value = take(tool, object, key, -1);
-    return json_is_true(value);
-}
-
-static bool nothing_left(struct tool *tool, json_t *object, const char *where)
-{
-    const char *key = json_object_iter_key(json_object_iter(object));
-    return key ? wrong(tool, "%s: unknown member \"%s\"", where, key) : true;
-}
-
-static const struct tocsin_properties *properties_read(struct tool *tool, json_t *json)
-{
-    if (!json)
-        return NULL;
-    struct tocsin_properties *p = pool_alloc(&tool->request, sizeof(*p));
-    p->content_type = take_text(tool, json, "content_type", NULL);
-    p->response_topic = take_text(tool, json, "response_topic", NULL);
-    const char *hex = take_text(tool, json, "correlation_hex", NULL);
-    if (hex)
-        p->correlation = hex_bytes(tool, hex, &p->correlation_len);
-    p->expires_ms = take_int(tool, json, "expires_ms", 0);
-    p->payload_utf8 = (int8_t)take_int(tool, json, "payload_utf8", -1);
-    const json_t *user = take(tool, json, "user", JSON_ARRAY);
-    p->user_count = json_array_size(user);
-    struct tocsin_property *pairs = pool_alloc(&tool->request, p->user_count * sizeof(*pairs));
-    for (size_t i = 0; i < p->user_count; i++) {
-        if (json_unpack(json_array_get(user, i), "[ss!]", &pairs[i].name, &pairs[i].value) != 0)
-            wrong(tool, "properties: \"user\" must be pairs of strings");
-    }
-    p->user = pairs;
-    nothing_left(tool, json, "properties");
-    return p;
-}
-
-static void fields_read(struct tool *tool, const json_t *json, struct tocsin_message *m)
-{
-    static const char *const types[] = { "string", "number", "bool", "null", "json" };
-
-    m->field_count = json_array_size(json);
-    const struct tocsin_field **fields =
-        pool_alloc(&tool->request, (m->field_count + 1) * sizeof(*fields));
-    for (size_t i = 0; i < m->field_count; i++) {
-        struct tocsin_field *field = pool_alloc(&tool->request, sizeof(*field));
-        const char *type;
-        if (json_unpack(json_array_get(json, i), "[ss%s!]", &field->name, &field->text, &field->len,
-                        &type) != 0) {
-            wrong(tool, "fields: each must be [name, text, type]");
-            type = "string";
-        }
-        size_t t = 0;
-        while (t < sizeof(types) / sizeof(types[0]) && strcmp(types[t], type) != 0)
-            t++;
-        if (t == sizeof(types) / sizeof(types[0]))
-            wrong(tool, "fields: no type \"%s\"", type);
-        field->type = (enum tocsin_field_type)t;
-        fields[i] = field;
-    }
-    m->fields = fields;
-}
-
-static void payload_read(struct tool *tool, json_t *json, struct tocsin_message *m)
-{
-    const char *hex = take_text(tool, json, "payload_hex", NULL);
-    const json_t *payload = take(tool, json, "payload", JSON_STRING);
-    const json_t *text = take(tool, json, "text", JSON_STRING);
-    const json_t *bytes = payload ? payload : text;
-
-    if (hex) {
-        m->payload = hex_bytes(tool, hex, &m->payload_len);
-    } else {
-        m->payload_len = json_string_length(bytes);
-        uint8_t *copy = pool_alloc(&tool->request, m->payload_len);
-        if (bytes)
-            memcpy(copy, json_string_value(bytes), m->payload_len);
-        m->payload = copy;
-    }
-    if (text) {
-        m->text = json_string_value(text);
-        m->text_len = json_string_length(text);
-    } else {
-        m->text_len = utf8_valid(m->payload, m->payload_len) ? m->payload_len : 0;
-        char *copy = pool_alloc(&tool->request, m->text_len + 1);
-        memcpy(copy, m->payload, m->text_len);
-        m->text = copy;
-    }
-}
-
-static const struct tocsin_message *message_read(struct tool *tool, json_t *json)
-{
-    static const char *const severities[] = { "ok", "warning", "critical", "unknown" };
-    struct tocsin_message *m = pool_alloc(&tool->request, sizeof(*m));
-    char *id = pool_alloc(&tool->request, 16);
-
-    snprintf(id, 16, "t-%u", ++tool->next_id);
-    payload_read(tool, json, m);
-    m->topic = take_text(tool, json, "topic", "t");
-    m->title = take_text(tool, json, "title", "");
-    m->html = take_text(tool, json, "html", NULL);
-    m->route = take_text(tool, json, "route", "r");
-    m->link = take_text(tool, json, "link", "l");
-    m->id = take_text(tool, json, "id", id);
-    m->received_ms = take_int(tool, json, "received_ms", 1700000000000);
-    m->has_priority = json_is_integer(json_object_get(json, "priority"));
-    m->priority = (int)take_int(tool, json, "priority", 0);
-    const char *severity = take_text(tool, json, "severity", NULL);
-    m->has_severity = severity != NULL;
-    for (size_t i = 0; severity && i <= 4; i++) {
-        if (i == 4)
-            wrong(tool, "severity: no \"%s\"", severity);
-        else if (strcmp(severity, severities[i]) == 0) {
-            m->severity = (enum tocsin_severity)i;
-            break;
-        }
-    }
-    m->text_is_payload = take_bool(tool, json, "text_is_payload");
-    m->qos = (uint8_t)take_int(tool, json, "qos", 0);
-    m->retain = take_bool(tool, json, "retain");
-    m->hops = (uint8_t)take_int(tool, json, "hops", 0);
-    fields_read(tool, take(tool, json, "fields", JSON_ARRAY), m);
-    m->properties = properties_read(tool, take(tool, json, "properties", JSON_OBJECT));
-    return m;
 }
 
 /* The texts of the target's formats for one delivery. */
