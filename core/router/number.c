@@ -293,26 +293,29 @@ size_t number_significant(double number, unsigned precision, char digits[NUMBER_
     return strip_zeros(digits, LONGEST_PRECISION);
 }
 
-/* Writes digits as Python's repr() lays them out: an exponent from 10^16 on and below 10^-4, else
- * always something after the point. */
-static size_t lay_out(const char *digits, int n, int point, char *out)
+size_t number_lay_out(const char *digits, size_t n, int point, unsigned precision, bool alternate,
+                      char *out)
 {
+    /* The digit before which the point stands, the first and the last one to write. Digits outside of
+     * `digits` are zeros. */
+    bool exponent = point < -3 || point > (precision ? (int)precision - 1 : 16);
+    int at = exponent ? 1 : point;
+    int first = at < 1 ? at - 1 : 0;
+    int end = alternate && precision ? (int)precision : (int)n;
+    int least = exponent ? at : at + 1;
+    if (end < least)
+        end = least;
+
     char *to = out;
-    if (point > 16 || point < -3) {
-        *to++ = digits[0];
-        if (n > 1) {
+    for (int i = first; i < end; i++) {
+        if (i == at)
             *to++ = '.';
-            memcpy(to, digits + 1, (size_t)n - 1);
-            to += n - 1;
-        }
+        *to++ = i >= 0 && i < (int)n ? digits[i] : '0';
+    }
+    if (end == at && alternate)
+        *to++ = '.';
+    if (exponent)
         to += snprintf(to, 8, "e%+03d", point - 1);
-        return (size_t)(to - out);
-    }
-    for (int i = point < 1 ? point - 1 : 0; i < n || i <= point; i++) {
-        if (i == point)
-            *to++ = '.';
-        *to++ = i >= 0 && i < n ? digits[i] : '0';
-    }
     return (size_t)(to - out);
 }
 
@@ -332,7 +335,7 @@ size_t number_shortest(double number, char out[NUMBER_TEXT_BYTES])
     char digits[NUMBER_TEXT_BYTES];
     int point;
     size_t n = number_significant(fabs(number), 0, digits, &point);
-    return (size_t)(to - out) + lay_out(digits, (int)n, point, to);
+    return (size_t)(to - out) + number_lay_out(digits, n, point, 0, false, to);
 }
 
 size_t number_fixed(double number, unsigned precision, char out[NUMBER_TEXT_BYTES])

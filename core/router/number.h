@@ -47,6 +47,15 @@ size_t number_significant(double number, unsigned precision, char digits[NUMBER_
                           int *point);
 
 /*
+ * Lays out the digits of number_significant() as Python does when no type is asked for: with an
+ * exponent where the point is far away, else always with a digit after it. `precision` is the one they were
+ * rounded to, 0 for the shortest; `alternate` keeps a point at the end, and the zeros up to that precision. `out` has
+ * room for max(n, precision) + 10 bytes. Not terminated. Returns the length.
+ */
+size_t number_lay_out(const char *digits, size_t n, int point, unsigned precision, bool alternate,
+                      char *out);
+
+/*
  * What "%.*f" would write for a finite, non-negative number, where that can be had cheaply and exactly:
  * at most 9 digits after the point, and not too large. Returns the length, or 0: ask printf.
  */
