@@ -24,6 +24,8 @@ enum {
     QUOTA_PARK_MS = 30000,
 };
 
+static const char EXPIRED[] = "expired before it could be published";
+
 struct republish_service {
     const char *link;
     struct tocsin_duration timeout;
@@ -151,7 +153,7 @@ static const char *publication_fill(const struct tocsin_delivery *d, int64_t now
     if (m->hops >= HOPS_MAX)
         return "republished too often: a loop";
     if (m->properties && m->properties->expires_ms != 0 && m->properties->expires_ms <= now_ms)
-        return "expired before it could be published";
+        return EXPIRED;
 
     bool as_it_came = m->text_is_payload || strcmp(target->payload, "payload") == 0;
     bool has_properties = properties_fill(d, as_it_came, properties);
@@ -210,6 +212,10 @@ static void verdict_set(const struct republish *self, struct tocsin_delivery *d,
     }
 
     int error = publication->error;
+    if (error == -ESTALE) {
+        self->host->fail(d, TOCSIN_REJECT, 0, "%s", EXPIRED);
+        return;
+    }
     bool for_good = error == -EACCES || error == -EINVAL || error == -EMSGSIZE || error == -E2BIG;
     enum tocsin_verdict verdict = for_good ? TOCSIN_REJECT : TOCSIN_RETRY;
     if (code != 0)

@@ -184,6 +184,8 @@ ANSWERS = [
     (-errno.ENOMEM, 0, "retry", "link=dc2: Cannot allocate memory"),
     (-errno.EACCES, 0, "reject", "link=dc2: Permission denied"),
     (-errno.EINVAL, 0, "reject", "link=dc2: Invalid argument"),
+    (-errno.EMSGSIZE, 0, "reject", "link=dc2: Message too long"),
+    (-errno.ESTALE, 0, "reject", "expired before it could be published"),
     (-errno.EINVAL, 0x80, "retry", "link=dc2: refused, no reason given (0x80)"),
     (-errno.EACCES, 0x87, "reject", "link=dc2: not authorized (0x87)"),
     (-errno.EINVAL, 0x90, "reject", "link=dc2: topic name refused (0x90)"),
