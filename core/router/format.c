@@ -263,6 +263,16 @@ static bool add_value(const struct piece *piece, const struct value *value, stru
     return true;
 }
 
+/* Whether a value is the message's topic, or levels of it: what has been a topic can be one again. */
+static bool is_of_topic(const struct fields *fields, const struct value *value)
+{
+    const struct message *m = fields->message;
+    if (value->type != VALUE_STRING || value->u.string.len == 0)
+        return false;
+    uintptr_t offset = (uintptr_t)value->u.string.text - (uintptr_t)m->topic;
+    return offset < m->topic_len;
+}
+
 static void add_field(const struct piece *piece, const struct fields *fields,
                       enum format_clean clean, struct buf *out, size_t *missing)
 {
@@ -276,6 +286,9 @@ static void add_field(const struct piece *piece, const struct fields *fields,
         ++*missing;
         buf_add(out, piece->source, piece->source_len);
     }
+    if (clean == FORMAT_CLEAN_TOPIC && !piece->json && !piece->spec.set &&
+        is_of_topic(fields, &value))
+        return;
     format_clean_from(out, start, clean);
 }
 

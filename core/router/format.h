@@ -38,7 +38,8 @@ struct format;
 enum format_clean {
     FORMAT_AS_IS,
     FORMAT_CLEAN_PATH,  /* one level of a file name: '/' and NUL become '_', "", "." and ".." too */
-    FORMAT_CLEAN_TOPIC, /* one level of a topic name: '/', '+', '#', NUL and "" become '_' */
+    FORMAT_CLEAN_TOPIC, /* one level of a topic name: '/', '+', '#', NUL and "" become '_'; but the
+                         * message's own topic, and named levels of it, stay as they are */
     FORMAT_CLEAN_LINE,  /* control characters become blanks, U+0080 to U+009F too */
     FORMAT_CLEAN_NAME,  /* as LINE, and ';' becomes '_' */
     FORMAT_CLEAN_HTML,  /* & < > " ' become entities */

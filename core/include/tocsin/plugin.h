@@ -93,7 +93,8 @@ enum tocsin_option_flags {
     /* FORMAT, FORMATS: what is done to the value of each field before it goes into the text, so
      * that no message can leave the place its author meant. At most one of these. */
     TOCSIN_CLEAN_PATH = 0x10,  /* one level of a file name: no '/', no NUL, not "", "." or ".." */
-    TOCSIN_CLEAN_TOPIC = 0x20, /* one level of a topic name: no '/', '+', '#', NUL, not empty */
+    TOCSIN_CLEAN_TOPIC = 0x20, /* one level of a topic name: no '/', '+', '#', NUL, not empty; but
+                                * what is taken from the message's topic keeps its '/' */
     TOCSIN_CLEAN_LINE = 0x40,  /* one line: control characters become blanks */
     TOCSIN_CLEAN_NAME = 0x80,  /* as LINE, and ';' becomes '_' too (Nagios object names) */
 };

@@ -253,6 +253,10 @@ static void format_cleans_the_values_and_not_the_text_around_them(void **state)
         { FORMAT_CLEAN_PATH, "[\"/\"]", "/x/{value}", "/x/[\"_\"]" },
         { FORMAT_CLEAN_TOPIC, "\"a/+/#\\u0000.\"", "x/{value}/#", "x/a_____./#" },
         { FORMAT_CLEAN_TOPIC, "\"\"", "x/{value}/y", "x/_/y" },
+        { FORMAT_CLEAN_TOPIC, "\"home/attic\"", "x/{topic}/{value}", "x/home/attic/home_attic" },
+        { FORMAT_CLEAN_TOPIC, "\"\"", "x/{topic:+>11}/{topic!j}", "x/_home_attic/\"home_attic\"" },
+        { FORMAT_CLEAN_TOPIC, "\"\"", "{rest}/{empty}", "ome/attic/_" },
+        { FORMAT_CLEAN_PATH, "\"\"", "{topic}", "home_attic" },
         { FORMAT_CLEAN_LINE, "\"a\\r\\nb\\u0000\\t\\u001b[0m\\u007f\\u0085;\\u00e4\"",
           "x\n{value}\n", "x\na  b   [0m  ;\xC3\xA4\n" },
         { FORMAT_CLEAN_LINE, "\"\"", "x{value}y", "xy" },
@@ -265,6 +269,12 @@ static void format_cleans_the_values_and_not_the_text_around_them(void **state)
     };
     struct setting s;
     setting_init(&s);
+    const struct field_level levels[] = {
+        { .name = "rest", .text = s.message->topic + 1, .len = 9 },
+        { .name = "empty", .text = s.message->topic, .len = 0 },
+    };
+    s.fields.levels = levels;
+    s.fields.level_count = ROWS(levels);
     for (size_t i = 0; i < ROWS(rows); i++) {
         setting_decode(&s, rows[i].json);
         render(&s, rows[i].text, rows[i].clean);
