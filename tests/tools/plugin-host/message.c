@@ -46,17 +46,27 @@ bool nothing_left(struct tool *tool, json_t *object, const char *where)
     return key ? wrong(tool, "%s: unknown member \"%s\"", where, key) : true;
 }
 
+static int hex_digit(char c)
+{
+    if (c >= '0' && c <= '9')
+        return c - '0';
+    if (c >= 'a' && c <= 'f')
+        return c - 'a' + 10;
+    return c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+}
+
 /* Bytes from hex, in a block of exactly their size, so that reading past the end is noticed. */
 static const uint8_t *hex_bytes(struct tool *tool, const char *hex, size_t *len)
 {
     *len = strlen(hex) / 2;
     uint8_t *bytes = pool_alloc(&tool->request, *len);
     for (size_t i = 0; i < *len; i++) {
-        unsigned byte;
-        if (sscanf(hex + 2 * i, "%2x", &byte) != 1)
+        /* Digit by digit: sscanf() would measure all of the rest each time. */
+        const int high = hex_digit(hex[2 * i]), low = hex_digit(hex[2 * i + 1]);
+        if (high < 0 || low < 0)
             wrong(tool, "bad hex digits");
         else
-            bytes[i] = (uint8_t)byte;
+            bytes[i] = (uint8_t)(high << 4 | low);
     }
     if (strlen(hex) % 2)
         wrong(tool, "an odd number of hex digits");
