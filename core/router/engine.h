@@ -35,13 +35,13 @@ enum verdict {
     VERDICT_ENDED,       /* `function` returned false */
     VERDICT_ERROR,       /* an expression failed */
     VERDICT_RETAINED,    /* a retained message, and the route skips those */
-    VERDICT_HOPS,        /* republished too often */
     VERDICT_COUNT
 };
 const char *verdict_text(enum verdict verdict);
 
-/* A decision, for those who want to know: `explain` and, later, the ledger. */
+/* A decision, for those who want to know: the log, `explain` and, later, the ledger. */
 struct decision {
+    const struct message *message;
     const struct route *route;
     enum verdict verdict;
     const char *reason;          /* "" or why, valid during the call */

@@ -9,6 +9,7 @@
 #define TOCSIN_ROUTER_ROUTES_H
 
 #include "config/conf.h"
+#include "config/options.h"
 #include "router/target.h"
 #include "tocsin/plugin.h"
 
@@ -30,10 +31,21 @@ struct target_finder {
     void *context;
 };
 
+/* The group `router`. */
+struct router_settings {
+    int64_t shards;
+    struct tocsin_list functions;
+    int64_t instructions;
+    struct tocsin_size script_memory;
+    struct tocsin_size text_size;
+    int64_t template_turns;
+};
+
 /*
- * Reads the groups `router` and the list `routes` of `conf`, taking a reference. `links` are the names
- * of the links, ending with NULL. Returns 0 and sets `*out`; or -EINVAL (`errors` has all that is
- * wrong) or -ENOMEM.
+ * Reads the group `router` and the list `routes` of `conf`, taking a reference. `links` are the names
+ * of the links, ending with NULL. Files that it names (templates, functions) are read too; their paths
+ * count from the folder of the configuration file. Returns 0 and sets `*out`; or -EINVAL (`errors` has
+ * all that is wrong) or -ENOMEM.
  */
 int routes_new(struct conf *conf, const struct target_finder *targets, const char *const *links,
                struct routes **out, struct conf_errors *errors);
@@ -41,11 +53,13 @@ void routes_free(struct routes *routes);
 
 /* The routes in the order of the file; NULL at the end. */
 const struct route *routes_at(const struct routes *routes, size_t index);
+const struct router_settings *routes_settings(const struct routes *routes);
 
 const char *route_name(const struct route *route);
-const char *route_filter(const struct route *route); /* as MQTT has it, without names */
-const char *route_link(const struct route *route);   /* name; NULL: all links */
-uint8_t route_qos(const struct route *route);        /* to subscribe with */
+/* The filters of its topics, as MQTT has them, without names; NULL at the end. */
+const char *route_filter_at(const struct route *route, size_t index);
+const char *route_link(const struct route *route); /* name; NULL: all links */
+uint8_t route_qos(const struct route *route);      /* to subscribe with */
 
 extern const struct tocsin_option route_options[];
 extern const struct tocsin_option router_options[];
