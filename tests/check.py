@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: MIT
+"""All tests, one stage after the other; ends with a line that counts them.
+
+    tests/check.py [STAGE...]     all stages, or those named
+
+A stage that cannot run is a failure, not a skip. The output of each goes to build/check/STAGE.log, and is
+shown when it fails.
+"""
+
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+LOGS = ROOT / "build" / "check"
+JOBS = str(os.cpu_count() or 2)
+PYTEST = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/system"]
+
+
+def make(*args, **variables):
+    return ["make", "--no-print-directory", "-j", JOBS, *(f"{k}={v}" for k, v in variables.items()), *args]
+
+
+# Name, commands, environment. What a stage builds, later ones use.
+STAGES = [
+    ("build", [make("compile", "tools")], {}),
+    ("format", [make("format-check")], {}),
+    ("unit", [make("run-unit")], {}),
+    ("unit-asan", [make("run-unit", VARIANT="asan")], {}),
+    ("unit-tsan", [make("run-unit", VARIANT="tsan")], {}),
+    ("fuzz-corpora", [make("fuzz-replay")], {}),
+    ("tidy", [make("tidy")], {}),
+    ("system", [PYTEST], {}),
+    ("system-asan", [make("compile", "tools", VARIANT="asan"), PYTEST + ["-m", "threads"]],
+     {"TOCSIN_BUILD": "build/asan"}),
+    ("system-tsan", [make("compile", "tools", VARIANT="tsan"), PYTEST + ["-m", "threads"]],
+     {"TOCSIN_BUILD": "build/tsan"}),
+]
+
+
+def tests_in(output):
+    """(passed, failed, skipped) by the closing lines of cmocka and pytest; None where there are none."""
+    passed = failed = skipped = 0
+    found = False
+    for line in output.splitlines():
+        if m := re.match(r"\[  (PASSED|FAILED|SKIPPED) +\] (?:.*: )?(\d+) test\(s\)", line):
+            found = True
+            count = int(m[2])
+            passed += count if m[1] == "PASSED" else 0
+            failed += count if m[1] == "FAILED" else 0
+            skipped += count if m[1] == "SKIPPED" else 0
+        elif re.match(r"(\d+ \w+, )*\d+ \w+(, \d+ \w+)* in [\d.]+s", line.strip("= ")):
+            found = True
+            for count, word in re.findall(r"(\d+) (\w+)", line):
+                passed += int(count) if word == "passed" else 0
+                failed += int(count) if word in ("failed", "error", "errors") else 0
+                skipped += int(count) if word == "skipped" else 0
+    return (passed, failed, skipped) if found else None
+
+
+def run_stage(name, commands, environment):
+    log = LOGS / f"{name}.log"
+    start = time.monotonic()
+    status = 0
+    with log.open("wb") as out:
+        for command in commands:
+            status = subprocess.run(command, cwd=ROOT, env=os.environ | environment, stdin=subprocess.DEVNULL,
+                                    stdout=out, stderr=subprocess.STDOUT).returncode
+            if status != 0:
+                break
+    output = log.read_text(errors="replace")
+    passed, failed, skipped = tests_in(output) or (int(status == 0), 0, 0)
+    if status != 0 and failed == 0:
+        failed = 1
+    word = "ok" if failed == 0 else "FAILED"
+    print(f"{name:14} {word:7} {passed:5} passed {failed:3} failed {skipped:3} skipped "
+          f"{time.monotonic() - start:6.0f} s", flush=True)
+    if failed:
+        print("\n".join(output.splitlines()[-200:]), flush=True)
+    return passed, failed, skipped
+
+
+def main():
+    LOGS.mkdir(parents=True, exist_ok=True)
+    wanted = sys.argv[1:] or [name for name, _, _ in STAGES]
+    total = [0, 0, 0]
+    for name, commands, environment in STAGES:
+        if name in wanted:
+            for i, n in enumerate(run_stage(name, commands, environment)):
+                total[i] += n
+    print(f"{total[0]} passed, {total[1]} failed" + (f", {total[2]} skipped" if total[2] else ""))
+    return 1 if total[1] or not total[0] else 0
+
+
+sys.exit(main())
