@@ -33,7 +33,9 @@
 enum {
     INIT_LEN = CIPHER_IV_LEN + 4, /* the vector and the server's time */
     BATCH_MAX = 1000,
-    SLOW_RETRY_MS = 60000, /* when the server needs another configuration */
+    SLOW_RETRY_MS = 60000,  /* when the server needs another configuration */
+    SEND_BUFFER = 64 << 10, /* bytes that the kernel may hold for us: what is written shows what the
+                             * server has read */
 };
 
 /* ---- Options ------------------------------------------------------------------------------- */
@@ -159,6 +161,9 @@ static int connect_to(struct nsca *self, const struct addrinfo *a, int64_t deadl
 {
     self->fd = socket(a->ai_family, a->ai_socktype | SOCK_CLOEXEC | SOCK_NONBLOCK, a->ai_protocol);
     if (self->fd < 0)
+        return -errno;
+    int size = SEND_BUFFER;
+    if (setsockopt(self->fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size)) < 0)
         return -errno;
     if (connect(self->fd, a->ai_addr, a->ai_addrlen) == 0)
         return 0;

@@ -380,6 +380,25 @@ def test_a_server_that_reads_nothing_is_a_retry():
     assert {a["verdict"] for a in answers} == {"retry"}
 
 
+def test_a_slow_server_gets_a_batch_by_several_connections():
+    def slow(connection):
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)
+        connection.sendall(INIT)
+        data = b""
+        while piece := connection.recv(16384):
+            data += piece
+            server.over.wait(0.01)
+        return data
+
+    with FakeServer(slow) as server, opened(server.port, timeout="1s") as host:
+        answers = host.send(*[result(f"number {i}") for i in range(1000)])
+    assert {a["verdict"] for a in answers} == {"sent"}
+    assert len(server.received) > 1
+    data = b"".join(server.received)
+    packets = [Packet(data[i : i + 4304]) for i in range(0, len(data), 4304)]
+    assert [p.output for p in packets] == [b"number %d" % i for i in range(1000)]
+
+
 def test_closing_before_the_initialisation_packet_is_retried_slowly():
     with FakeServer(closes_at_once) as server, opened(server.port) as host:
         [answer] = host.send(result())
