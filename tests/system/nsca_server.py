@@ -206,7 +206,7 @@ class NscaDaemon:
 
 
 class Nagios:
-    """nagios4 with the host `router` and its service `mqtt-temp`, which wait for passive results."""
+    """nagios4 with the host `router` and its service `temperature`, which wait for passive results."""
 
     OBJECTS = """
 define command {
@@ -236,7 +236,7 @@ define host {
 }
 define service {
     host_name router
-    service_description mqtt-temp
+    service_description temperature
     contacts nobody
     check_command none
     max_check_attempts 1

@@ -496,7 +496,7 @@ def test_names_reach_the_command_file_as_one_field_each(daemon):
 def test_results_arrive_in_nagios(tmp_path, process, daemon):
     nagios = Nagios(tmp_path, process)
     server = daemon(14, command_file=nagios.command_file)
-    service = {"check_host": "router", "check_service": "mqtt-temp", "perfdata": "celsius=31.5;25;30"}
+    service = {"check_host": "router", "check_service": "temperature", "perfdata": "celsius=31.5;25;30"}
     with opened(server.port, 14) as host:
         hot = result("31.5 °C; too hot\nfor the attic \\o/", service, severity="critical")
         answers = host.send(hot, result("it burns", {"check_host": "router"}, severity="critical"))
