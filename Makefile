@@ -47,6 +47,7 @@ CORE_O    := $(CORE:%.c=$(B)/%.o)
 PLUGINS   := $(sort $(notdir $(patsubst %/,%,$(dir $(wildcard plugins/*/*.c)))))
 PLUGIN_SO := $(PLUGINS:%=$(B)/plugins/%.so)
 UNIT      := $(wildcard tests/unit/*.c tests/unit/*/*.c)
+TEST_PLUGINS := $(patsubst %.c,$(B)/%.so,$(wildcard tests/plugin/*.c))
 UNIT_O    := $(UNIT:%.c=$(B)/%.o)
 FUZZERS   := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/*.c))
 MODULES   := $(wildcard tests/tools/*.c tests/plugin/*.c)
@@ -101,8 +102,13 @@ unit: test-deps ## build and run the unit tests (seconds)
 	@$(MAKE) --no-print-directory run-unit
 
 .PHONY: run-unit
-run-unit: $(B)/unit $(PLUGIN_SO)
-	TOCSIN_PLUGINS=$(B)/plugins $(B)/unit $(TESTS)
+run-unit: $(B)/unit $(PLUGIN_SO) $(TEST_PLUGINS)
+	TOCSIN_PLUGINS=$(B)/plugins TOCSIN_TEST_PLUGINS=$(B)/tests/plugin $(B)/unit $(TESTS)
+
+# Plugins for tests of how plugins are used: each .c file of tests/plugin/ is one.
+$(TEST_PLUGINS): %.so: %.o
+	$(say) LD $@
+	$(Q)$(CC) $(LDFLAGS) -shared -o $@ $<
 
 # A tool is a file, and what is in the folder of its name.
 tool_objs = $(patsubst %.c,$(B)/%.o,$(wildcard tests/tools/$(1)/*.c))

@@ -185,10 +185,8 @@ static bool has_place(const struct queue_target *t, size_t size)
            (t->places < t->rules.max_messages && t->bytes + size <= t->rules.max_bytes);
 }
 
-static void hold(struct queue_target *t, struct delivery *d)
+static void link_held(struct queue_target *t, struct delivery *d)
 {
-    message_hold(d->message);
-    d->holding = true;
     d->held_prev = t->held_last;
     d->held_next = NULL;
     if (t->held_last)
@@ -215,6 +213,15 @@ static void unlink_held(struct queue_target *t, struct delivery *d)
     t->held_bytes -= d->size;
 }
 
+static void make_grantable(struct queue_target *t)
+{
+    if (t->grantable)
+        return;
+    t->grantable = true;
+    t->next_grantable = t->queue->grantable;
+    t->queue->grantable = t;
+}
+
 /* Forgets a delivery that leaves the queue. */
 static void leave(struct delivery *d)
 {
@@ -228,11 +235,8 @@ static void leave(struct delivery *d)
     }
     t->places--;
     t->bytes -= d->size;
-    if (t->held_first && !t->grantable) {
-        t->grantable = true;
-        t->next_grantable = queue->grantable;
-        queue->grantable = t;
-    }
+    if (t->held_first)
+        make_grantable(t);
 }
 
 size_t queue_grant(struct queue *queue, struct message **out, size_t max)
@@ -265,20 +269,27 @@ enum queue_place queue_submit(struct queue *queue, struct queue_target *target,
     t->stats.created++;
     delivery->worker = choose_worker(queue, t, delivery);
     *worker = delivery->worker;
-    /* Nobody overtakes those that hold already. */
-    if (t->held_first || !has_place(t, delivery->size)) {
+    if (delivery
+            ->holding) { /* from another queue: it is given its place like those that wait here */
+        link_held(t, delivery);
+        make_grantable(t);
+        place = QUEUE_HELD;
+    } else if (t->held_first || !has_place(t, delivery->size)) { /* nobody overtakes who holds */
         if (delivery->message->qos == 0) {
             t->stats.dropped++;
             return QUEUE_DROPPED;
         }
-        hold(t, delivery);
+        message_hold(delivery->message);
+        delivery->holding = true;
+        link_held(t, delivery);
         place = QUEUE_HELD;
     } else {
         t->places++;
         t->bytes += delivery->size;
     }
     delivery->queue_target = t;
-    delivery->created_ms = now_ms;
+    if (delivery->created_ms == 0)
+        delivery->created_ms = now_ms;
     queue->count++;
     queue->by_worker[*worker].count++;
     stream_append(&t->streams[*worker], delivery);
@@ -474,14 +485,15 @@ static bool was_tried(const struct tocsin_delivery *result, bool after_retry)
            result->retry_after_ms > 0 || result->park_ms > 0;
 }
 
-void queue_settle(struct queue *queue, int64_t now_ms, struct delivery *const *batch,
+bool queue_settle(struct queue *queue, int64_t now_ms, struct delivery *const *batch,
                   const struct tocsin_delivery *results, size_t n, enum queue_fate *fates)
 {
-    bool after_retry = false;
+    bool after_retry = false, others = false;
     for (size_t i = 0; i < n; i++) {
         struct delivery *d = batch[i];
         struct queue_target *t = d->queue_target;
         t->flying--;
+        others |= is_down(t);
         if (was_tried(&results[i], after_retry)) {
             if (results[i].verdict == TOCSIN_RETRY)
                 after_retry = true;
@@ -513,6 +525,7 @@ void queue_settle(struct queue *queue, int64_t now_ms, struct delivery *const *b
         struct delivery *d = batch[i];
         relist_stream(&queue->by_worker[d->worker], &d->queue_target->streams[d->worker]);
     }
+    return others && queue->workers > 1;
 }
 
 /* ---- Taking out ---- */

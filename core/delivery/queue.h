@@ -59,7 +59,8 @@ enum queue_place {
     QUEUE_DROPPED, /* the bound is reached, and QoS is 0: it still belongs to the caller */
 };
 
-/* Takes a delivery in. Sets `*worker` to whom it goes. */
+/* Takes a delivery in. Sets `*worker` to whom it goes. One that comes from another queue keeps its age, its
+ * attempts and its hold; then queue_grant() has to be called. */
 enum queue_place queue_submit(struct queue *queue, struct queue_target *target,
                               struct delivery *delivery, int64_t now_ms, size_t *worker);
 
@@ -86,9 +87,10 @@ enum queue_fate {
  * Ends what queue_take() began, with the plugin's results. A TOCSIN_RETRY after the first one in the batch,
  * without a reason, was not tried: it keeps its place, and no attempt is counted.
  *
- * Sets the fate of each; those that are not in the queue again belong to the caller.
+ * Sets the fate of each; those that are not in the queue again belong to the caller. Returns whether other
+ * workers may have something to do now, because a target is not down any more, or free for another try.
  */
-void queue_settle(struct queue *queue, int64_t now_ms, struct delivery *const *batch,
+bool queue_settle(struct queue *queue, int64_t now_ms, struct delivery *const *batch,
                   const struct tocsin_delivery *results, size_t n, enum queue_fate *fates);
 
 /*

@@ -12,7 +12,9 @@
  *   - a target that the plugin parks, or whose rate limit is reached, holds back only itself;
  *   - a plugin call that outlasts the service's `deadline` is given up as a retry: its worker is
  *     replaced, other services do not notice;
- *   - queues are bounded in deliveries and bytes. At the bound, deliveries of QoS 1 and 2 messages hold
+ *   - a target that fails again and again is tried with one delivery at a time, ever more rarely, so that
+ *     the service's other targets get their turns;
+ *   - each target's queue is bounded in deliveries and bytes. At the bound, deliveries of QoS 1 and 2 messages hold
  *     their message (so it is not acknowledged) until there is room; those of QoS 0 are dropped and
  *     counted. So a target that is down slows its own queue first, and links only when that is full.
  *
@@ -60,7 +62,8 @@ int services_start(struct services *services);
 
 /*
  * Ends services: those that no other set has taken over finish what is queued, for at most `drain_ms`,
- * then stop; what is left is counted and logged. Nobody may submit to them any more. The set and its
+ * then stop; what is left is counted and logged. If another set was made with this one as `previous`, what
+ * waits for a target that is there too, with the same formats, is handed on to it instead. Nobody may submit to them any more. The set and its
  * targets are freed. NULL is allowed. Returns the number of deliveries left undone.
  */
 size_t services_free(struct services *services, int64_t drain_ms);

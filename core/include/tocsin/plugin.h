@@ -260,7 +260,7 @@ struct tocsin_publication {
 struct tocsin_host {
     uint32_t struct_size;
     const char *service; /* name of the service, for messages */
-    /* Logs one line under the instance's name. Repeated lines are folded. Any thread. */
+    /* Logs one line under the instance's name, cut at about 2 KB. Any thread. */
     void (*log)(const struct tocsin_host *host, enum tocsin_level level, const char *format, ...)
         __attribute__((format(printf, 3, 4)));
     /* Sets a verdict other than TOCSIN_SENT and formats its reason, cut to fit. `error` is 0 or a

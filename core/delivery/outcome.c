@@ -1,0 +1,204 @@
+/* SPDX-License-Identifier: MIT */
+
+/* Ways into the queue and out of it: submitting, and what is said and freed when a batch is done. */
+
+#include "base/clock.h"
+#include "delivery/service.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+
+#define GRANTS_AT_ONCE 64
+
+/* ---- What the log is told about one delivery ---- */
+
+enum note {
+    NOTE_NOTHING,
+    NOTE_DEBUG,
+    NOTE_FAILS, /* the target's trouble has begun, or goes on */
+    NOTE_WORKS, /* and is over */
+    NOTE_REJECTED,
+    NOTE_GIVEN_UP,
+};
+
+static enum note choose_note(struct service_target *t, enum queue_fate fate, int64_t now_ms)
+{
+    switch (fate) {
+    case QUEUE_SENT:
+        if (log_trouble_over(&t->failing))
+            return NOTE_WORKS;
+        break;
+    case QUEUE_RETRYING:
+        if (log_trouble_due(&t->failing, now_ms))
+            return NOTE_FAILS;
+        break;
+    case QUEUE_REJECTED:
+        if (log_trouble_due(&t->rejecting, now_ms))
+            return NOTE_REJECTED;
+        break;
+    case QUEUE_GIVEN_UP:
+        if (log_trouble_due(&t->giving_up, now_ms))
+            return NOTE_GIVEN_UP;
+        break;
+    case QUEUE_FORGOTTEN:
+    case QUEUE_UNTRIED:
+        return NOTE_NOTHING;
+    }
+    return log_enabled(TOCSIN_LOG_DEBUG) ? NOTE_DEBUG : NOTE_NOTHING;
+}
+
+static void write_debug(const struct service_target *t, const struct delivery *d,
+                        const struct tocsin_delivery *r, enum queue_fate fate)
+{
+    static const char *const words[] = {
+        [QUEUE_SENT] = "sent",
+        [QUEUE_REJECTED] = "rejected",
+        [QUEUE_GIVEN_UP] = "given up",
+        [QUEUE_RETRYING] = "to be tried again",
+    };
+    log_debug("%s: delivery %s target=%s topic=%s id=%s attempt=%u%s%s%s%s", t->target.service,
+              words[fate], t->target.name, d->view.topic, d->id, r->attempt,
+              r->receipt[0] ? " receipt=" : "", r->receipt, r->reason[0] ? ": " : "", r->reason);
+}
+
+static void write_note(enum note note, const struct delivery *d, const struct tocsin_delivery *r,
+                       enum queue_fate fate)
+{
+    if (note == NOTE_NOTHING)
+        return;
+    const struct service_target *t = service_target_of(d);
+    const char *service = t->target.service, *name = t->target.name;
+    const char *reason = r->reason[0] ? r->reason : "no reason given";
+    switch (note) {
+    case NOTE_NOTHING:
+        break;
+    case NOTE_DEBUG:
+        write_debug(t, d, r, fate);
+        break;
+    case NOTE_FAILS:
+        log_warning("%s: delivery failed, will be tried again target=%s topic=%s attempt=%u: %s",
+                    service, name, d->view.topic, r->attempt, reason);
+        break;
+    case NOTE_WORKS:
+        log_info("%s: target works again target=%s", service, name);
+        break;
+    case NOTE_REJECTED:
+        log_error("%s: delivery rejected target=%s topic=%s: %s", service, name, d->view.topic,
+                  reason);
+        break;
+    case NOTE_GIVEN_UP:
+        log_error("%s: delivery given up target=%s topic=%s attempts=%u: %s", service, name,
+                  d->view.topic, r->attempt, reason);
+        break;
+    }
+}
+
+/* ---- Out ---- */
+
+/* Whether the target's queue, once full, is empty again. With the lock. */
+static bool has_drained(struct service_target *t)
+{
+    if (t->full.interval_ms == 0)
+        return false;
+    struct target_stats stats;
+    queue_target_stats(t->queue, &stats);
+    return stats.waiting == 0 && log_trouble_over(&t->full);
+}
+
+/* Drops and takes the lock. */
+static void give_places(struct service *s)
+{
+    struct message *granted[GRANTS_AT_ONCE];
+    size_t n;
+    while ((n = queue_grant(s->queue, granted, GRANTS_AT_ONCE)) > 0) {
+        pthread_mutex_unlock(&s->lock);
+        for (size_t i = 0; i < n; i++) {
+            message_release_hold(granted[i]);
+            message_unref(granted[i]);
+        }
+        pthread_mutex_lock(&s->lock);
+    }
+}
+
+void service_settle(struct service *service, struct delivery *const *batch,
+                    const struct tocsin_delivery *results, size_t n, struct settling *room)
+{
+    int64_t now_ms = clock_mono_ms();
+    const struct service_target *drained = NULL;
+
+    if (queue_settle(service->queue, now_ms, batch, results, n, room->fates))
+        for (size_t i = 0; i < service->worker_count; i++)
+            service_wake(service, i);
+    for (size_t i = 0; i < n; i++) {
+        struct service_target *t = service_target_of(batch[i]);
+        enum note note = choose_note(t, room->fates[i], now_ms);
+        room->notes[i] = (uint8_t)note;
+        /* In the queue again it is not ours any more: what is to be logged is borrowed. */
+        if (note != NOTE_NOTHING && room->fates[i] == QUEUE_RETRYING)
+            delivery_borrow(batch[i]);
+        if (has_drained(t))
+            drained = t;
+    }
+    give_places(service);
+    pthread_mutex_unlock(&service->lock);
+
+    for (size_t i = 0; i < n; i++) {
+        enum queue_fate fate = room->fates[i];
+        write_note(room->notes[i], batch[i], &results[i], fate);
+        if (fate < QUEUE_RETRYING)
+            delivery_free(batch[i]);
+        else if (room->notes[i] != NOTE_NOTHING)
+            delivery_return(batch[i]);
+    }
+    if (drained)
+        log_info("%s: queue is empty again target=%s", service->name, drained->target.name);
+    pthread_mutex_lock(&service->lock);
+}
+
+/* ---- In ---- */
+
+/* Whether it is time to say that a queue is full. With the lock. */
+static bool note_full(struct service_target *t, enum queue_place place, int64_t now_ms)
+{
+    return place != QUEUE_PLACED && log_trouble_due(&t->full, now_ms);
+}
+
+void service_submit(struct service *service, struct delivery *first, int64_t now_ms)
+{
+    struct delivery *dropped = NULL;
+    const struct service_target *full = NULL;
+    enum queue_place full_place = QUEUE_PLACED;
+
+    pthread_mutex_lock(&service->lock);
+    while (first) {
+        struct delivery *d = first;
+        first = d->next;
+        struct service_target *t = service_target_of(d);
+        size_t worker;
+        enum queue_place place = queue_submit(service->queue, t->queue, d, now_ms, &worker);
+        if (note_full(t, place, now_ms)) {
+            full = t;
+            full_place = place;
+        }
+        if (place == QUEUE_DROPPED) {
+            d->next = dropped;
+            dropped = d;
+        } else {
+            service_wake(service, worker);
+        }
+    }
+    give_places(service);
+    pthread_mutex_unlock(&service->lock);
+
+    if (full)
+        log_warning("%s: queue is full, %s target=%s", service->name,
+                    full_place == QUEUE_DROPPED
+                        ? "QoS 0 messages are dropped"
+                        : "messages are not acknowledged until there is room",
+                    full->target.name);
+    while (dropped) {
+        struct delivery *next = dropped->next;
+        delivery_free(dropped);
+        dropped = next;
+    }
+}

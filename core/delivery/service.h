@@ -1,0 +1,185 @@
+/* SPDX-License-Identifier: MIT */
+
+/*
+ * One service: its configuration, its targets, its queue and its workers. Internal to delivery/.
+ *
+ * What is read from the configuration never changes. All that does is guarded by `lock`, and nobody holds two
+ * services' locks at a time, nor calls a plugin, a link or the log of a stranger with one held.
+ *
+ * A service is kept by the sets it is in and by its threads; a thread that was given up on may be the last.
+ */
+
+#ifndef TOCSIN_DELIVERY_SERVICE_H
+#define TOCSIN_DELIVERY_SERVICE_H
+
+#include "base/log.h"
+#include "base/map.h"
+#include "config/options.h"
+#include "delivery/queue.h"
+#include "delivery/services.h"
+#include "delivery/stream.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define SERVICE_MOST_ABANDONED 4 /* threads of one service that never came back from the plugin */
+
+struct service;
+struct worker;
+
+struct retry_config {
+    struct tocsin_duration initial;
+    double factor;
+    struct tocsin_duration max;
+    int64_t max_attempts;
+    struct tocsin_duration max_age;
+};
+
+struct queue_config {
+    int64_t max_messages;
+    struct tocsin_size max_bytes;
+};
+
+/* What every service has, whatever its plugin. */
+struct service_core {
+    const char *plugin;
+    int64_t workers;
+    struct tocsin_duration deadline;
+    const struct tocsin_node *retry;
+    const struct tocsin_node *queue;
+    const struct tocsin_node *targets;
+};
+
+struct target_core {
+    int64_t rate_limit;
+    struct tocsin_duration rate_per;
+    const struct tocsin_node *retry;
+    const struct tocsin_node *queue;
+};
+
+struct service_target {
+    struct target target; /* its owner is this */
+    struct service *service;
+    struct queue_target *queue;
+    void *config; /* the plugin's own */
+    struct options_memory memory;
+    struct target_format *formats;
+    const struct conf_node *group; /* NULL: the implicit one */
+
+    /* Under the lock. */
+    struct log_trouble failing, rejecting, giving_up, full;
+};
+
+struct service {
+    atomic_uint refs;
+    struct conf *conf; /* what all configuration points into */
+    const struct conf_node *group;
+    const char *name;
+    const struct services_host *host;
+    const struct tocsin_plugin *plugin;
+    struct service_core core;
+    void *config; /* the plugin's own */
+    struct options_memory memory;
+    struct service_target **targets;
+    size_t target_count;
+    struct map target_names;
+    size_t max_batch;
+
+    pthread_mutex_t lock;
+    pthread_cond_t ended; /* a worker has */
+    size_t sets;          /* that it is in */
+    struct queue *queue;
+    struct worker **workers; /* `worker_count` places, empty before the start and after a thread was
+                              * given up on for good */
+    size_t worker_count;
+    size_t abandoned;
+    bool running;
+    bool stopping;
+    int64_t stop_ms; /* when stopping: what is not done by then stays undone */
+};
+
+/* Reads a service's group. Returns 0 and sets `*out`, with one reference and in no set; or -EINVAL (`errors`
+ * tells) or -ENOMEM. */
+int service_new(struct conf *conf, const struct conf_node *group, const struct services_host *host,
+                struct service **out, struct conf_errors *errors);
+void service_ref(struct service *service);
+void service_unref(struct service *service);
+
+/* Loads the plugin of a name from where the host says. Errors as plugin_load(). */
+int service_find_plugin(const struct services_host *host, const char *name,
+                        const struct tocsin_plugin **out, struct buf *why);
+
+/* Checks that the links it names are there. Returns the number of errors. */
+size_t service_check_links(const struct service *service, const struct services_host *host,
+                           struct conf_errors *errors);
+
+struct service_target *service_target(const struct service *service, const char *name, size_t len);
+
+/* The service's target that a delivery is for. */
+static inline struct service_target *service_target_of(const struct delivery *d)
+{
+    return d->target->owner;
+}
+
+/* ---- worker.c ---- */
+
+/* Starts a thread that signals do not go to: they are the main thread's. Returns 0 or a negative errno
+ * value. */
+int thread_start(pthread_t *thread, const char *name, void *(*run)(void *), void *context);
+
+/* Fills the empty places with running workers. Returns 0 or a negative errno value. With the lock. */
+int service_start_workers(struct service *service);
+
+/* Wakes a worker that waits. With the lock. */
+void service_wake(struct service *service, size_t worker);
+
+/* Gives up on workers that have been in a plugin call for longer than the deadline, and starts others. Without
+ * the lock. */
+void service_check_deadline(struct service *service, int64_t now_ms);
+
+/* Tells the workers to finish what is queued by `stop_ms`, then to end. Without the lock. */
+void service_begin_stop(struct service *service, int64_t stop_ms);
+
+/* Awaits the end of the workers, at the latest `stop_ms`; then gives up on those that still run. */
+void service_finish_stop(struct service *service);
+
+/* Every instance's reopen() before its next send(). */
+void service_reopen(struct service *service);
+
+/* ---- outcome.c ---- */
+
+/* Room for what service_settle() finds out about a batch, one each. */
+struct settling {
+    enum queue_fate *fates;
+    uint8_t *notes;
+};
+
+/*
+ * Ends a batch that was taken from the queue: settles it, frees what is done, tells the log, gives free
+ * places away. Called with the lock, which it drops for a while.
+ */
+void service_settle(struct service *service, struct delivery *const *batch,
+                    const struct tocsin_delivery *results, size_t n, struct settling *room);
+
+/* Submits a list of its own deliveries. Without the lock. */
+void service_submit(struct service *service, struct delivery *first, int64_t now_ms);
+
+/* ---- host.c ---- */
+
+/* What a plugin instance is given. */
+struct instance_host {
+    struct tocsin_host host; /* first: the plugin's pointer to it is ours too */
+    const struct services_host *outside;
+    atomic_bool cut_off; /* the instance was given up on: it reaches nobody any more */
+};
+
+void instance_host_init(struct instance_host *host, const char *service,
+                        const struct services_host *outside);
+
+/* Makes ready what the plugin is shown of a delivery. */
+void instance_prepare(struct tocsin_delivery *out, const struct delivery *delivery);
+
+#endif

@@ -1,0 +1,378 @@
+/* SPDX-License-Identifier: MIT */
+
+/* All services of a configuration: the set, its watchdog, and what comes from outside. */
+
+#include "delivery/services.h"
+
+#include "base/clock.h"
+#include "delivery/service.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define LONGEST_TICK 1000 /* ms between two looks of the watchdog */
+
+struct services {
+    struct service **items; /* in the order of the file */
+    size_t count;
+    struct map names;
+    struct services *successor; /* the set that was made with this one as `previous` */
+    struct services *predecessor;
+
+    /* The watchdog: looks whether a call of a plugin takes too long. */
+    pthread_t watchdog;
+    bool watched;
+    pthread_mutex_t lock; /* of `stop` */
+    pthread_cond_t wake;
+    bool stop;
+    int64_t tick_ms;
+};
+
+/* ---- Making ---- */
+
+static struct service *find(const struct services *services, const char *name, size_t len)
+{
+    return services ? map_get(&services->names, name, len) : NULL;
+}
+
+/* The service of `previous` that this group describes, or NULL. */
+static struct service *unchanged(const struct services *previous, const struct conf_node *group)
+{
+    const char *name = conf_node_name(group);
+    struct service *s = find(previous, name, strlen(name));
+    return s && conf_node_equal(s->group, group) ? s : NULL;
+}
+
+static void drop(struct services *services)
+{
+    for (size_t i = 0; i < services->count; i++)
+        service_unref(services->items[i]);
+    free(services->items);
+    map_release(&services->names);
+    pthread_cond_destroy(&services->wake);
+    pthread_mutex_destroy(&services->lock);
+    free(services);
+}
+
+/* Adds what the group describes: a service that runs already, or a new one. */
+static int add(struct services *services, struct conf *conf, const struct conf_node *group,
+               const struct services_host *host, const struct services *previous,
+               struct conf_errors *errors)
+{
+    struct service *s = unchanged(previous, group);
+    if (s) {
+        service_ref(s);
+        if (service_check_links(s, host, errors) > 0) {
+            service_unref(s);
+            return -EINVAL;
+        }
+    } else {
+        int rc = service_new(conf, group, host, &s, errors);
+        if (rc < 0)
+            return rc;
+    }
+    services->items[services->count++] = s;
+    return map_set(&services->names, s->name, strlen(s->name), s);
+}
+
+static int fill(struct services *services, struct conf *conf, const struct services_host *host,
+                const struct services *previous, struct conf_errors *errors)
+{
+    const struct conf_node *group = conf_node_get(conf_root(conf), "services");
+    if (!group)
+        return 0;
+    if (conf_node_type(group) != CONF_GROUP) {
+        conf_error(errors, group, "must be a group: write services = { NAME = { ... }; };");
+        return -EINVAL;
+    }
+    size_t count = conf_node_count(group);
+    services->items = calloc(count + 1, sizeof(struct service *));
+    if (!services->items)
+        return -ENOMEM;
+    int rc = 0;
+    for (size_t i = 0; i < count; i++) {
+        int one = add(services, conf, conf_node_at(group, i), host, previous, errors);
+        if (one < 0 && rc != -ENOMEM)
+            rc = one;
+    }
+    return rc;
+}
+
+int services_new(struct conf *conf, const struct services_host *host, struct services *previous,
+                 struct services **out, struct conf_errors *errors)
+{
+    *out = NULL;
+    struct services *services = calloc(1, sizeof(*services));
+    if (!services)
+        return -ENOMEM;
+    pthread_mutex_init(&services->lock, NULL);
+    pthread_condattr_t monotonic;
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(&services->wake, &monotonic);
+    pthread_condattr_destroy(&monotonic);
+
+    int rc = fill(services, conf, host, previous, errors);
+    if (rc < 0) {
+        drop(services);
+        return rc;
+    }
+    services->tick_ms = LONGEST_TICK;
+    for (size_t i = 0; i < services->count; i++) {
+        struct service *s = services->items[i];
+        pthread_mutex_lock(&s->lock);
+        s->sets++;
+        pthread_mutex_unlock(&s->lock);
+        if (services->tick_ms > s->core.deadline.ms / 4 + 1)
+            services->tick_ms = s->core.deadline.ms / 4 + 1;
+    }
+    if (previous) {
+        previous->successor = services;
+        services->predecessor = previous;
+    }
+    *out = services;
+    return 0;
+}
+
+/* ---- Running ---- */
+
+static void *watchdog_main(void *context)
+{
+    struct services *services = context;
+    pthread_mutex_lock(&services->lock);
+    while (!services->stop) {
+        int64_t due_ms = clock_mono_ms() + services->tick_ms;
+        const struct timespec until = { .tv_sec = (time_t)(due_ms / 1000),
+                                        .tv_nsec = due_ms % 1000 * 1000000 };
+        pthread_cond_timedwait(&services->wake, &services->lock, &until);
+        if (services->stop)
+            break;
+        pthread_mutex_unlock(&services->lock);
+        for (size_t i = 0; i < services->count; i++)
+            service_check_deadline(services->items[i], clock_mono_ms());
+        pthread_mutex_lock(&services->lock);
+    }
+    pthread_mutex_unlock(&services->lock);
+    return NULL;
+}
+
+int services_start(struct services *services)
+{
+    for (size_t i = 0; i < services->count; i++) {
+        struct service *s = services->items[i];
+        pthread_mutex_lock(&s->lock);
+        int rc = s->running ? 0 : service_start_workers(s);
+        pthread_mutex_unlock(&s->lock);
+        if (rc < 0)
+            return rc;
+    }
+    if (services->watched || services->count == 0)
+        return 0;
+    int rc = thread_start(&services->watchdog, "watchdog", watchdog_main, services);
+    services->watched = rc == 0;
+    return rc;
+}
+
+static void stop_watchdog(struct services *services)
+{
+    if (!services->watched)
+        return;
+    pthread_mutex_lock(&services->lock);
+    services->stop = true;
+    pthread_cond_signal(&services->wake);
+    pthread_mutex_unlock(&services->lock);
+    pthread_join(services->watchdog, NULL);
+    services->watched = false;
+}
+
+/* ---- Ending ---- */
+
+/* Whether the deliveries for one target can be sent by the other: they are rendered already. */
+static bool can_take_over(const struct service_target *from, const struct service_target *to)
+{
+    if (from->service->plugin != to->service->plugin || from->target.wants != to->target.wants ||
+        from->target.format_count != to->target.format_count)
+        return false;
+    for (size_t i = 0; i < from->target.format_count; i++)
+        if (from->formats[i].clean != to->formats[i].clean ||
+            strcmp(format_text(from->formats[i].format), format_text(to->formats[i].format)) != 0)
+            return false;
+    return true;
+}
+
+/*
+ * Hands what is queued on to the service of the same name in the set that follows, as far as its targets are
+ * the same; the rest is returned. The deliveries are out of any queue, so nobody else sees them.
+ */
+static struct delivery *hand_over(struct delivery *first, const struct services *successor)
+{
+    struct delivery_list moved = { 0 }, rest = { 0 };
+    struct service *to = NULL;
+    while (first) {
+        struct delivery *d = first;
+        first = d->next;
+        const struct service_target *t = service_target_of(d);
+        to = find(successor, t->target.service, strlen(t->target.service));
+        struct service_target *heir =
+            to ? service_target(to, t->target.name, strlen(t->target.name)) : NULL;
+        if (heir && can_take_over(t, heir)) {
+            d->target = &heir->target;
+            delivery_list_append(&moved, d);
+        } else {
+            delivery_list_append(&rest, d);
+        }
+    }
+    services_submit(moved.first);
+    return rest.first;
+}
+
+/* Takes out of a service's queue what the following set can send. Returns what is left in it. */
+static size_t hand_over_queue(struct service *s, const struct services *successor)
+{
+    if (successor && find(successor, s->name, strlen(s->name))) {
+        pthread_mutex_lock(&s->lock);
+        struct delivery *all = queue_empty(s->queue);
+        pthread_mutex_unlock(&s->lock);
+        struct delivery *rest = hand_over(all, successor);
+        if (rest)
+            service_submit(s, rest, clock_mono_ms());
+    }
+    pthread_mutex_lock(&s->lock);
+    size_t left = queue_count(s->queue);
+    pthread_mutex_unlock(&s->lock);
+    return left;
+}
+
+size_t services_free(struct services *services, int64_t drain_ms)
+{
+    if (!services)
+        return 0;
+    stop_watchdog(services);
+    if (services->successor)
+        services->successor->predecessor = NULL;
+    if (services->predecessor)
+        services->predecessor->successor = NULL;
+
+    /* All of them stop at the same time, so the time is spent once. */
+    int64_t stop_ms = clock_mono_ms() + drain_ms;
+    size_t ending = 0;
+    for (size_t i = 0; i < services->count; i++) {
+        struct service *s = services->items[i];
+        pthread_mutex_lock(&s->lock);
+        bool last = --s->sets == 0;
+        pthread_mutex_unlock(&s->lock);
+        if (!last) { /* another set has it: this one only lets go */
+            service_unref(s);
+            continue;
+        }
+        services->items[ending++] = s;
+        hand_over_queue(s, services->successor);
+        service_begin_stop(s, stop_ms);
+    }
+    services->count = ending;
+
+    size_t undone = 0;
+    for (size_t i = 0; i < services->count; i++) {
+        struct service *s = services->items[i];
+        service_finish_stop(s);
+        size_t left = hand_over_queue(s, services->successor);
+        if (left > 0)
+            log_error("%s: ended with deliveries undone: %zu", s->name, left);
+        undone += left;
+    }
+    drop(services);
+    return undone;
+}
+
+/* ---- Finding ---- */
+
+struct target *services_target(const struct services *services, const char *service,
+                               size_t service_len, const char *name, size_t name_len)
+{
+    const struct service *s = find(services, service, service_len);
+    struct service_target *t = s ? service_target(s, name, name_len) : NULL;
+    return t ? &t->target : NULL;
+}
+
+const char *services_name_at(const struct services *services, size_t index)
+{
+    return index < services->count ? services->items[index]->name : NULL;
+}
+
+struct target *services_target_at(const struct services *services, const char *service,
+                                  size_t service_len, size_t index)
+{
+    const struct service *s = find(services, service, service_len);
+    return s && index < s->target_count ? &s->targets[index]->target : NULL;
+}
+
+/* ---- Working ---- */
+
+void services_submit(struct delivery *first)
+{
+    int64_t now_ms = first ? clock_mono_ms() : 0;
+    while (first) {
+        struct service *s = service_target_of(first)->service;
+        struct delivery_list ours = { 0 }, others = { 0 };
+        while (first) {
+            struct delivery *d = first;
+            first = d->next;
+            delivery_list_append(service_target_of(d)->service == s ? &ours : &others, d);
+        }
+        service_submit(s, ours.first, now_ms);
+        first = others.first;
+    }
+}
+
+void services_forget_held(struct services *services, const char *link, uint64_t generation)
+{
+    size_t forgotten = 0;
+    for (size_t i = 0; i < services->count; i++) {
+        struct service *s = services->items[i];
+        pthread_mutex_lock(&s->lock);
+        struct delivery *list = queue_forget_held(s->queue, link, generation);
+        pthread_mutex_unlock(&s->lock);
+        while (list) {
+            struct delivery *next = list->next;
+            delivery_free(list);
+            list = next;
+            forgotten++;
+        }
+    }
+    if (forgotten > 0)
+        log_info("link %s: will send again what had no place in a queue: %zu deliveries", link,
+                 forgotten);
+}
+
+void services_reopen(struct services *services)
+{
+    for (size_t i = 0; i < services->count; i++)
+        service_reopen(services->items[i]);
+}
+
+int services_send_once(struct delivery *delivery, struct tocsin_delivery *out)
+{
+    struct service *s = service_target_of(delivery)->service;
+    struct instance_host host;
+    instance_host_init(&host, s->name, s->host);
+    instance_prepare(out, delivery);
+
+    void *self = NULL;
+    int rc = s->plugin->open(&host.host, s->config, &self);
+    if (rc < 0)
+        return rc;
+    struct tocsin_delivery *one = out;
+    s->plugin->send(self, &one, 1);
+    s->plugin->close(self);
+    return 0;
+}
+
+void services_target_stats(const struct target *target, struct target_stats *out)
+{
+    const struct service_target *t = target->owner;
+    pthread_mutex_lock(&t->service->lock);
+    queue_target_stats(t->queue, out);
+    pthread_mutex_unlock(&t->service->lock);
+}

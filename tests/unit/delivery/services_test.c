@@ -1,0 +1,738 @@
+/* SPDX-License-Identifier: MIT */
+
+/* Whole services with real threads, and the plugin of tests/plugin/scripted.c. */
+
+#include "delivery/services.h"
+
+#include "../../plugin/scripted.h"
+#include "../suite.h"
+#include "base/log.h"
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+
+#define SENT_MAX 20000
+
+/* What the plugin's calls have come to, and what they shall answer. All under the lock. */
+static struct {
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    char log[SENT_MAX][24]; /* "target text" of what was sent, in order */
+    size_t sent, calls, blocked, opened, closed, reopened, taken;
+    char failing[24];    /* the text that is to be retried, "*" for all */
+    char failing_on[24]; /* the target that retries all */
+    size_t fail_times;   /* how often */
+    char hanging[24];    /* the text at which the plugin hangs while `gate` is shut */
+    bool gate_shut;
+    size_t read_after; /* bytes read from messages after the gate was opened */
+    size_t open_fails; /* how often open() fails */
+    const char *word;  /* of the last delivery's target */
+    int64_t mood;      /* of the last opened service */
+} plugin = { .lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER };
+
+static void on_send(const struct tocsin_host *host, struct tocsin_delivery *const *deliveries,
+                    size_t n)
+{
+    pthread_mutex_lock(&plugin.lock);
+    plugin.calls++;
+    for (size_t i = 0; i < n; i++) {
+        struct tocsin_delivery *d = deliveries[i];
+        const char *text = d->message->text;
+        if (strcmp(text, plugin.hanging) == 0 && plugin.gate_shut) {
+            plugin.blocked++;
+            pthread_cond_broadcast(&plugin.changed);
+            while (plugin.gate_shut)
+                pthread_cond_wait(&plugin.changed, &plugin.lock);
+            plugin.blocked--;
+            plugin.read_after += strlen(d->message->text) + strlen(d->message->topic);
+            d->verdict = TOCSIN_SENT; /* nobody listens any more */
+            pthread_cond_broadcast(&plugin.changed);
+            break;
+        }
+        if ((strcmp(text, plugin.failing) == 0 || strcmp(plugin.failing, "*") == 0 ||
+             strcmp(d->target_name, plugin.failing_on) == 0) &&
+            plugin.fail_times > 0) {
+            plugin.fail_times--;
+            /* in brackets: cmocka has a macro of that name */
+            (host->fail)(d, TOCSIN_RETRY, -ECONNREFUSED, "host=%s", "nowhere");
+            pthread_cond_broadcast(&plugin.changed);
+            break;
+        }
+        plugin.word = ((const struct scripted_target *)d->target)->word;
+        if (plugin.sent < SENT_MAX)
+            snprintf(plugin.log[plugin.sent], sizeof(plugin.log[0]), "%.11s %.11s", d->target_name,
+                     text);
+        plugin.sent++;
+        d->verdict = TOCSIN_SENT;
+    }
+    pthread_cond_broadcast(&plugin.changed);
+    pthread_mutex_unlock(&plugin.lock);
+}
+
+static int on_open(const struct tocsin_host *host, const struct scripted_service *service)
+{
+    (void)host;
+    pthread_mutex_lock(&plugin.lock);
+    int rc = 0;
+    if (plugin.open_fails > 0) {
+        plugin.open_fails--;
+        rc = -ECONNREFUSED;
+    } else {
+        plugin.opened++;
+        plugin.mood = service->mood;
+    }
+    pthread_cond_broadcast(&plugin.changed);
+    pthread_mutex_unlock(&plugin.lock);
+    return rc;
+}
+
+static void count(size_t *counter)
+{
+    pthread_mutex_lock(&plugin.lock);
+    ++*counter;
+    pthread_cond_broadcast(&plugin.changed);
+    pthread_mutex_unlock(&plugin.lock);
+}
+
+static void on_reopen(const struct tocsin_host *host)
+{
+    (void)host;
+    count(&plugin.reopened);
+}
+
+static void on_close(const struct tocsin_host *host)
+{
+    (void)host;
+    count(&plugin.closed);
+}
+
+static void on_taken(struct message *message, void *context)
+{
+    (void)message;
+    (void)context;
+    count(&plugin.taken);
+}
+
+/* Awaits that a counter reaches a number. */
+static void await(const size_t *counter, size_t number, const char *what)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += 30;
+    pthread_mutex_lock(&plugin.lock);
+    int rc = 0;
+    while (*counter < number && rc == 0)
+        rc = pthread_cond_timedwait(&plugin.changed, &plugin.lock, &until);
+    size_t got = *counter;
+    pthread_mutex_unlock(&plugin.lock);
+    CHECK(got >= number, "%s: %zu, not %zu", what, got, number);
+}
+
+static size_t now(const size_t *counter)
+{
+    pthread_mutex_lock(&plugin.lock);
+    size_t number = *counter;
+    pthread_mutex_unlock(&plugin.lock);
+    return number;
+}
+
+static void set_gate(bool shut)
+{
+    pthread_mutex_lock(&plugin.lock);
+    plugin.gate_shut = shut;
+    pthread_cond_broadcast(&plugin.changed);
+    pthread_mutex_unlock(&plugin.lock);
+}
+
+static void set_failing(const char *text, const char *target, size_t times)
+{
+    pthread_mutex_lock(&plugin.lock);
+    snprintf(plugin.failing, sizeof(plugin.failing), "%s", text);
+    snprintf(plugin.failing_on, sizeof(plugin.failing_on), "%s", target);
+    plugin.fail_times = times;
+    pthread_mutex_unlock(&plugin.lock);
+}
+
+/* ---- Services from a text ---- */
+
+static const char *const links[] = { "home", "garden" };
+static struct services_host host = { .node = "test", .links = links, .link_count = 2 };
+
+static int set_up(void **state)
+{
+    (void)state;
+    host.plugin_dir = getenv("TOCSIN_TEST_PLUGINS");
+    if (!host.plugin_dir)
+        return -1;
+    char path[4096];
+    snprintf(path, sizeof(path), "%s/scripted.so", host.plugin_dir);
+    void *handle = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    struct scripted_hooks *hooks = handle ? dlsym(handle, "scripted_hooks") : NULL;
+    if (!hooks)
+        return -1;
+    *hooks = (struct scripted_hooks){ on_open, on_send, on_reopen, on_close };
+    log_set_level(TOCSIN_LOG_ERROR);
+
+    pthread_mutex_lock(&plugin.lock);
+    plugin.sent = plugin.calls = plugin.blocked = plugin.opened = plugin.closed = 0;
+    plugin.reopened = plugin.taken = plugin.read_after = plugin.open_fails = 0;
+    plugin.failing[0] = plugin.failing_on[0] = plugin.hanging[0] = '\0';
+    plugin.fail_times = 0;
+    plugin.gate_shut = false;
+    pthread_mutex_unlock(&plugin.lock);
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    log_set_level(TOCSIN_LOG_INFO);
+    return 0;
+}
+
+/* `text` is what stands in the group `services`. */
+static struct services *make(const char *text, struct services *previous)
+{
+    struct buf all = BUF_INIT(65536);
+    buf_addf(&all, "services = { %s };", text);
+    struct conf *conf;
+    struct services *services = NULL;
+    struct conf_errors errors = CONF_ERRORS_INIT;
+    int rc = conf_load_text("t.conf", buf_str(&all), &conf, &errors);
+    if (rc == 0)
+        rc = services_new(conf, &host, previous, &services, &errors);
+    CHECK(rc == 0, "%s: %s", text, buf_str(&errors.text));
+    conf_unref(conf);
+    conf_errors_release(&errors);
+    buf_release(&all);
+    return services;
+}
+
+static struct target *target(const struct services *services, const char *service, const char *name)
+{
+    struct target *t = services_target(services, service, strlen(service), name, strlen(name));
+    CHECK(t, "%s:%s", service, name);
+    return t;
+}
+
+static struct delivery *delivery(struct target *t, const char *topic, const char *text, uint8_t qos)
+{
+    struct message *m = message_new(topic, strlen(topic), text, strlen(text), NULL);
+    m->qos = qos;
+    m->link = links[0];
+    m->generation = 5;
+    m->taken = on_taken;
+    const char *rendered[1] = { "x" };
+    assert_true(t->format_count <= 1);
+    struct delivery *d = delivery_new(
+        &(struct delivery_parts){ .target = t, .message = m, .route = "r", .rendered = rendered });
+    /* The hold of the message is the test's: it lives as long as the delivery. */
+    return d;
+}
+
+/* Submits one, and then lets go of the message, as the engine does. */
+static void submit(struct target *t, const char *topic, const char *text, uint8_t qos)
+{
+    struct delivery *d = delivery(t, topic, text, qos);
+    struct message *m = d->message;
+    services_submit(d);
+    message_release_hold(m);
+    message_unref(m);
+}
+
+/* Polls a target's counters, since nobody is told of them. */
+static void await_stats(struct target *t, bool (*enough)(const struct target_stats *stats),
+                        const char *what)
+{
+    struct target_stats stats;
+    for (int i = 0; i < 30000; i++) {
+        services_target_stats(t, &stats);
+        if (enough(&stats))
+            return;
+        nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
+    }
+    CHECK(false, "%s: %llu are still waiting", what, (unsigned long long)stats.waiting);
+}
+
+static bool all_done(const struct target_stats *stats)
+{
+    return stats->waiting == 0;
+}
+
+static bool five_retried(const struct target_stats *stats)
+{
+    return stats->retried == 5;
+}
+
+#define QUICK "retry = { initial = \"1ms\"; max = \"5ms\"; };"
+
+static void deliveries_reach_the_plugin_with_the_options_of_their_target(void **state)
+{
+    (void)state;
+    struct services *services = make("s = { plugin = \"scripted\"; mood = 3; targets = { "
+                                     "a = { word = \"one\"; path = \"/{topic}\"; }; b = { }; }; };",
+                                     NULL);
+    assert_string_equal(services_name_at(services, 0), "s");
+    assert_null(services_name_at(services, 1));
+    assert_string_equal(services_target_at(services, "s", 1, 1)->name, "b");
+    assert_null(services_target_at(services, "s", 1, 2));
+    assert_null(services_target(services, "s", 1, "c", 1));
+    assert_null(services_target(services, "z", 1, "a", 1));
+    struct target *a = target(services, "s", "a");
+    assert_int_equal(a->format_count, 1);
+    assert_int_equal(a->formats[0].clean, FORMAT_CLEAN_PATH);
+
+    submit(a, "x", "early", 1); /* before the start: it waits */
+    assert_int_equal(services_start(services), 0);
+    await(&plugin.sent, 1, "sent");
+    assert_string_equal(plugin.word, "one");
+    assert_int_equal(plugin.mood, 3);
+    submit(target(services, "s", "b"), "x", "2", 0);
+    await(&plugin.sent, 2, "sent");
+    assert_string_equal(plugin.word, "none");
+    assert_string_equal(plugin.log[0], "a early");
+    assert_string_equal(plugin.log[1], "b 2");
+    assert_int_equal(services_free(services, 10 * 1000), 0);
+    assert_int_equal(plugin.opened, 1);
+    assert_int_equal(plugin.closed, 1);
+    assert_int_equal(plugin.taken, 2);
+}
+
+static void what_fails_is_tried_again_in_order(void **state)
+{
+    (void)state;
+    struct services *services = make("s = { plugin = \"scripted\"; " QUICK " };", NULL);
+    struct target *t = target(services, "s", "default");
+    set_failing("1", "", 2);
+    submit(t, "x", "1", 1);
+    submit(t, "x", "2", 1);
+    submit(t, "y", "other", 1);
+    services_start(services);
+    await(&plugin.sent, 3, "sent");
+    size_t at[2] = { 0 };
+    for (size_t i = 0; i < 3; i++) {
+        if (strcmp(plugin.log[i], "default 1") == 0)
+            at[0] = i;
+        if (strcmp(plugin.log[i], "default 2") == 0)
+            at[1] = i;
+    }
+    assert_true(at[0] < at[1]);
+    await_stats(t, all_done, "done");
+    struct target_stats stats;
+    services_target_stats(t, &stats);
+    assert_int_equal(stats.retried, 2);
+    assert_int_equal(stats.sent, 3);
+    assert_int_equal(services_free(services, 10 * 1000), 0);
+}
+
+static void order_holds_with_several_workers_and_random_failures(void **state)
+{
+    (void)state;
+    enum {
+        TOPICS = 16,
+        EACH = 100
+    };
+    struct services *services =
+        make("s = { plugin = \"scripted\"; workers = 4; " QUICK " };", NULL);
+    struct target *t = target(services, "s", "default");
+    services_start(services);
+    set_failing("*", "", 100);
+    for (int i = 0; i < TOPICS * EACH; i++) {
+        char topic[8], text[16];
+        snprintf(topic, sizeof(topic), "t%d", i % TOPICS);
+        snprintf(text, sizeof(text), "%d.%d", i % TOPICS, i / TOPICS);
+        submit(t, topic, text, 1);
+    }
+    await(&plugin.sent, TOPICS * EACH, "sent");
+    int next[TOPICS] = { 0 };
+    for (size_t i = 0; i < TOPICS * EACH; i++) {
+        int topic, number;
+        assert_int_equal(sscanf(plugin.log[i], "default %d.%d", &topic, &number), 2);
+        CHECK(number == next[topic], "topic %d: %d, not %d", topic, number, next[topic]);
+        next[topic]++;
+    }
+    assert_int_equal(services_free(services, 10 * 1000), 0);
+    assert_true(plugin.opened > 1);
+    assert_int_equal(plugin.closed, plugin.opened);
+}
+
+static void a_call_that_hangs_is_given_up_and_its_delivery_tried_again(void **state)
+{
+    (void)state;
+    struct services *services =
+        make("s = { plugin = \"scripted\"; deadline = \"50ms\"; " QUICK " }; "
+             "other = { plugin = \"scripted\"; };",
+             NULL);
+    log_set_level(TOCSIN_LOG_ERROR);
+    strcpy(plugin.hanging, "hang");
+    set_gate(true);
+    services_start(services);
+    struct target *t = target(services, "s", "default");
+    submit(t, "x", "hang", 1);
+    await(&plugin.blocked, 1, "blocked");
+    submit(target(services, "other", "default"), "x", "o", 1);
+    await(&plugin.sent, 1, "sent by the other service");
+
+    /* Each try hangs, until there are too many: then the service waits. */
+    await_stats(t, five_retried, "retried");
+    assert_int_equal(now(&plugin.blocked), 5);
+    submit(t, "y", "later", 1);
+    struct target_stats stats;
+    services_target_stats(t, &stats);
+    assert_int_equal(stats.sent, 0);
+    assert_int_equal(stats.waiting, 2);
+
+    /* They come back; what they say does not count, and one of them starts a worker. */
+    set_gate(false);
+    await(&plugin.sent, 3, "sent");
+    await_stats(t, all_done, "done");
+    services_target_stats(t, &stats);
+    assert_int_equal(stats.sent, 2);
+    assert_int_equal(services_free(services, 10 * 1000), 0);
+    assert_int_equal(plugin.read_after, 5 * strlen("hangx"));
+    await(&plugin.closed, plugin.opened, "closed");
+}
+
+static void a_call_that_hangs_at_the_end_is_left_behind(void **state)
+{
+    (void)state;
+    struct services *services = make("s = { plugin = \"scripted\"; " QUICK " };", NULL);
+    strcpy(plugin.hanging, "hang");
+    set_gate(true);
+    services_start(services);
+    submit(target(services, "s", "default"), "x", "hang", 1);
+    submit(target(services, "s", "default"), "x", "2", 1);
+    await(&plugin.blocked, 1, "blocked");
+    assert_int_equal(services_free(services, 1), 2);
+    set_gate(false);
+    await(&plugin.closed, 1, "closed");
+    assert_int_equal(plugin.read_after, strlen("hangx"));
+}
+
+static void the_end_drains_what_can_be_sent(void **state)
+{
+    (void)state;
+    struct services *services =
+        make("s = { plugin = \"scripted\"; targets = { a = { }; down = { }; }; };", NULL);
+    set_failing("", "down", 1000000);
+    struct target *a = target(services, "s", "a"), *down = target(services, "s", "down");
+    for (int i = 0; i < 500; i++) {
+        submit(a, "x", "1", 1);
+        submit(down, "x", "2", 1);
+    }
+    services_start(services);
+    assert_int_equal(services_free(services, 200), 500);
+    assert_int_equal(plugin.sent, 500);
+}
+
+static void a_stuck_target_is_bounded_and_its_neighbour_unaffected(void **state)
+{
+    (void)state;
+    struct services *services =
+        make("s = { plugin = \"scripted\"; " QUICK " queue = { max_messages = 1000; }; "
+             "targets = { stuck = { }; fine = { queue = { max_messages = 200000; }; }; }; };",
+             NULL);
+    set_failing("", "stuck", SIZE_MAX);
+    struct target *stuck = target(services, "s", "stuck"), *fine = target(services, "s", "fine");
+    services_start(services);
+    for (int i = 0; i < 100 * 1000; i++) {
+        char topic[16];
+        snprintf(topic, sizeof(topic), "t/%d", i % 50);
+        submit(stuck, topic, "no", 0);
+        if (i % 10 == 0)
+            submit(fine, topic, "yes", 0);
+    }
+    await(&plugin.sent, 10 * 1000, "sent to the neighbour");
+    struct target_stats stats;
+    services_target_stats(stuck, &stats);
+    assert_int_equal(stats.created, 100 * 1000);
+    assert_true(stats.waiting <= 1000);
+    assert_true(stats.dropped >= 99 * 1000);
+    assert_true(stats.bytes < 1000 * 1000);
+    services_target_stats(fine, &stats);
+    assert_int_equal(stats.dropped, 0);
+    set_failing("", "", 0);
+    assert_int_equal(services_free(services, 30 * 1000), 0);
+}
+
+static void beyond_the_bound_messages_are_taken_over_only_when_there_is_room(void **state)
+{
+    (void)state;
+    struct services *services =
+        make("s = { plugin = \"scripted\"; " QUICK " queue = { max_messages = 10; }; };", NULL);
+    struct target *t = target(services, "s", "default");
+    for (int i = 0; i < 30; i++)
+        submit(t, "x", "1", 1);
+    assert_int_equal(plugin.taken, 10);
+    struct target_stats stats;
+    services_target_stats(t, &stats);
+    assert_int_equal(stats.held, 20);
+    services_forget_held(services, "garden", 5);
+    services_forget_held(services, "home", 4);
+    services_target_stats(t, &stats);
+    assert_int_equal(stats.waiting, 30);
+    services_forget_held(services, "home", 5);
+    services_target_stats(t, &stats);
+    assert_int_equal(stats.waiting, 10);
+    assert_int_equal(stats.held, 0);
+    for (int i = 0; i < 30; i++)
+        submit(t, "x", "2", 1);
+    services_start(services);
+    await(&plugin.sent, 40, "sent");
+    await(&plugin.taken, 60, "taken");
+    assert_int_equal(services_free(services, 10 * 1000), 0);
+}
+
+static void a_service_that_cannot_be_opened_is_tried_again(void **state)
+{
+    (void)state;
+    struct services *services = make("s = { plugin = \"scripted\"; };", NULL);
+    plugin.open_fails = 2;
+    submit(target(services, "s", "default"), "x", "1", 1);
+    services_start(services);
+    await(&plugin.sent, 1, "sent");
+    assert_int_equal(services_free(services, 10 * 1000), 0);
+    assert_int_equal(plugin.opened, 1);
+    assert_int_equal(plugin.closed, 1);
+}
+
+static void reopen_reaches_every_instance(void **state)
+{
+    (void)state;
+    struct services *services = make("s = { plugin = \"scripted\"; workers = 2; };", NULL);
+    services_start(services);
+    struct target *t = target(services, "s", "default");
+    for (char c = 'a'; c < 'z'; c++)
+        submit(t, (char[]){ c, '\0' }, "1", 1);
+    await(&plugin.opened, 2, "opened");
+    await(&plugin.sent, 25, "sent");
+    services_reopen(services);
+    await(&plugin.reopened, 2, "reopened");
+    services_free(services, 10 * 1000);
+}
+
+static void reload_keeps_what_has_not_changed(void **state)
+{
+    (void)state;
+    struct services *old = make("a = { plugin = \"scripted\"; }; "
+                                "b = { plugin = \"scripted\"; mood = 1; };"
+                                "gone = { plugin = \"scripted\"; };",
+                                NULL);
+    services_start(old);
+    struct target *a = target(old, "a", "default"), *b = target(old, "b", "default");
+    submit(a, "x", "1", 1);
+    submit(b, "x", "1", 1);
+    submit(target(old, "gone", "default"), "x", "1", 1);
+    await(&plugin.sent, 3, "sent");
+    struct services *new = make("b = { plugin = \"scripted\"; mood = 2; };"
+                                "a = { plugin = \"scripted\"; }; ",
+                                old);
+    services_start(new);
+    assert_ptr_equal(target(new, "a", "default"), a);
+    assert_ptr_not_equal(target(new, "b", "default"), b);
+    assert_int_equal(services_free(old, 10 * 1000), 0);
+    assert_int_equal(plugin.closed, 2);
+    submit(target(new, "a", "default"), "x", "2", 1);
+    submit(target(new, "b", "default"), "x", "2", 1);
+    await(&plugin.sent, 5, "sent");
+    assert_int_equal(plugin.opened, 4);
+    assert_int_equal(plugin.mood, 2);
+
+    /* A second look at the file that comes to nothing. */
+    struct services *again = make("a = { plugin = \"scripted\"; };", new);
+    assert_int_equal(services_free(again, 10 * 1000), 0);
+    submit(target(new, "a", "default"), "x", "3", 1);
+    await(&plugin.sent, 6, "sent");
+    assert_int_equal(services_free(new, 10 * 1000), 0);
+    assert_int_equal(plugin.closed, 4);
+}
+
+static void reload_hands_on_what_is_queued(void **state)
+{
+    (void)state;
+    struct services *old = make("s = { plugin = \"scripted\"; queue = { max_messages = 40; }; "
+                                "targets = { a = { path = \"{topic}\"; }; b = { }; c = { }; }; };",
+                                NULL);
+    set_failing("*", "", SIZE_MAX);
+    services_start(old);
+    for (int i = 0; i < 50; i++) {
+        char text[16];
+        snprintf(text, sizeof(text), "%d", i);
+        submit(target(old, "s", "a"), "x", text, 1);
+        submit(target(old, "s", "b"), "x", text, 1);
+        submit(target(old, "s", "c"), "x", text, 1);
+    }
+    await(&plugin.calls, 1, "calls");
+    /* a stays, b's messages cannot be the same any more, c is gone. */
+    struct services *new =
+        make("s = { plugin = \"scripted\"; mood = 1; queue = { max_messages = 45; "
+             "}; targets = { a = { path = \"{topic}\"; }; "
+             "b = { path = \"new\"; }; }; };",
+             old);
+    assert_int_equal(plugin.taken, 120);
+    assert_int_equal(services_free(old, 1), 100);
+    struct target_stats stats;
+    services_target_stats(target(new, "s", "a"), &stats);
+    assert_int_equal(stats.waiting, 50);
+    assert_int_equal(stats.held, 5);
+    services_target_stats(target(new, "s", "b"), &stats);
+    assert_int_equal(stats.waiting, 0);
+    set_failing("", "", 0);
+    services_start(new);
+    await(&plugin.sent, 50, "sent");
+    for (int i = 0; i < 50; i++) {
+        char want[24];
+        snprintf(want, sizeof(want), "a %d", i);
+        CHECK(strcmp(plugin.log[i], want) == 0, "%s, not %s", plugin.log[i], want);
+    }
+    await(&plugin.taken, 150, "taken");
+    assert_int_equal(services_free(new, 10 * 1000), 0);
+}
+
+static void one_delivery_can_be_sent_without_any_thread(void **state)
+{
+    (void)state;
+    struct services *services = make("s = { plugin = \"scripted\"; };", NULL);
+    struct delivery *d = delivery(target(services, "s", "default"), "x", "1", 1);
+    struct message *m = d->message;
+    struct tocsin_delivery result;
+    assert_int_equal(services_send_once(d, &result), 0);
+    assert_int_equal(result.verdict, TOCSIN_SENT);
+    set_failing("1", "", 1);
+    assert_int_equal(services_send_once(d, &result), 0);
+    assert_int_equal(result.verdict, TOCSIN_RETRY);
+    assert_string_equal(result.reason, "host=nowhere: Connection refused");
+    plugin.open_fails = 1;
+    assert_int_equal(services_send_once(d, &result), -ECONNREFUSED);
+    assert_int_equal(plugin.opened, 2);
+    assert_int_equal(plugin.closed, 2);
+    delivery_free(d);
+    message_release_hold(m);
+    message_unref(m);
+    services_free(services, 0);
+}
+
+static void errors_say_where_and_what_to_write(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text, *want;
+    } rows[] = {
+        { "s = 3;", "services.s: must be a group" },
+        { "s = { };", "plugin is missing" },
+        { "s = { plugin = 3; };", "services.s.plugin: must be a string" },
+        { "s = { plugin = \"scriptd\"; };", "did you mean 'scripted'?" },
+        { "s = { plugin = \"../scripted\"; };", "is not a plugin's name" },
+        { "s = { plugin = \"oldabi\"; };", "it is made for plugin ABI 2, and this program has 1" },
+        { "s = { plugin = \"misnamed\"; };", "it calls itself 'another'" },
+        { "s = { plugin = \"badtable\"; };", "its option 'on' lies outside its struct" },
+        { "s = { plugin = \"shorttable\"; };", "another size" },
+        { "s = { plugin = \"scripted\"; mod = 3; };",
+          "services.s.mod: unknown option, did you mean" },
+        { "s = { plugin = \"scripted\"; mood = 11; };", "services.s.mood: 11 is out of range" },
+        { "s = { plugin = \"scripted\"; forbidden = \"x\"; };", "services.s: leave forbidden out" },
+        { "s = { plugin = \"scripted\"; link = \"hom\"; };",
+          "services.s.link: there is no link 'hom', did you mean 'home'?" },
+        { "s = { plugin = \"scripted\"; workers = 0; };", "services.s.workers: 0 is out of range" },
+        { "s = { plugin = \"scripted\"; deadline = 3; };", "services.s.deadline: has no unit" },
+        { "s = { plugin = \"scripted\"; targets = 3; };", "services.s.targets: must be a group" },
+        { "s = { plugin = \"scripted\"; targets = { }; };", "services.s.targets: is empty" },
+        { "s = { plugin = \"scripted\"; targets = { a = { wrd = \"x\"; }; }; };",
+          "services.s.targets.a.wrd: unknown option, did you mean 'word'?" },
+        { "s = { plugin = \"scripted\"; targets = { a = { path = \"{x\"; }; }; };",
+          "services.s.targets.a.path: " },
+        { "s = { plugin = \"scripted\"; targets = { a = { forbidden = \"x\"; }; }; };",
+          "services.s.targets.a: leave the target's out" },
+        { "s = { plugin = \"scripted\"; retry = { intial = \"1s\"; }; };",
+          "services.s.retry.intial: unknown option, did you mean 'initial'?" },
+        { "s = { plugin = \"scripted\"; retry = { initial = \"1h\"; max = \"1s\"; }; };",
+          "services.s.retry: max is less than initial" },
+        { "s = { plugin = \"scripted\"; targets = { a = { queue = { max_bytes = 1; }; }; }; };",
+          "services.s.targets.a.queue.max_bytes: " },
+    };
+    for (size_t i = 0; i < ROWS(rows); i++) {
+        struct buf all = BUF_INIT(65536);
+        /* A second service that is wrong, too: all errors come at once. */
+        buf_addf(&all, "services = { %s last = { plugin = \"scripted\"; x = 1; }; };",
+                 rows[i].text);
+        struct conf *conf;
+        struct services *services;
+        struct conf_errors errors = CONF_ERRORS_INIT;
+        assert_int_equal(conf_load_text("t.conf", buf_str(&all), &conf, &errors), 0);
+        int rc = services_new(conf, &host, NULL, &services, &errors);
+        CHECK(rc == -EINVAL && !services, "%s: %d", rows[i].text, rc);
+        CHECK(strstr(buf_str(&errors.text), rows[i].want), "%s: %s", rows[i].text,
+              buf_str(&errors.text));
+        CHECK(strstr(buf_str(&errors.text), "services.last.x"), "%s: %s", rows[i].text,
+              buf_str(&errors.text));
+        conf_unref(conf);
+        conf_errors_release(&errors);
+        buf_release(&all);
+    }
+}
+
+static void a_targets_rules_are_the_services_but_for_its_own(void **state)
+{
+    (void)state;
+    struct services *services = make(
+        "s = { plugin = \"scripted\"; retry = { initial = \"1ms\"; max = \"2ms\"; "
+        "max_attempts = 3; }; targets = { a = { }; b = { retry = { max_attempts = 5; }; }; }; };",
+        NULL);
+    log_set_level(TOCSIN_LOG_ERROR);
+    set_failing("*", "", SIZE_MAX);
+    services_start(services);
+    struct target *a = target(services, "s", "a"), *b = target(services, "s", "b");
+    submit(a, "x", "1", 1);
+    submit(b, "x", "1", 1);
+    await_stats(a, all_done, "done");
+    await_stats(b, all_done, "done");
+    struct target_stats stats;
+    services_target_stats(a, &stats);
+    assert_int_equal(stats.given_up, 1);
+    assert_int_equal(stats.retried, 2);
+    services_target_stats(b, &stats);
+    assert_int_equal(stats.given_up, 1);
+    assert_int_equal(stats.retried, 4);
+    assert_int_equal(services_free(services, 10 * 1000), 0);
+}
+
+static void plugins_of_a_folder_are_listed(void **state)
+{
+    (void)state;
+    char **names = plugin_names(host.plugin_dir);
+    static const char *const want[] = { "badtable", "misnamed", "oldabi", "scripted",
+                                        "shorttable" };
+    for (size_t i = 0; i < ROWS(want); i++)
+        CHECK(names[i] && strcmp(names[i], want[i]) == 0, "%zu: %s", i, names[i]);
+    assert_null(names[ROWS(want)]);
+    plugin_names_free(names);
+    names = plugin_names("/nowhere");
+    assert_non_null(names);
+    assert_null(names[0]);
+    plugin_names_free(names);
+}
+
+/* clang-format off */
+#define TEST(NAME) cmocka_unit_test_setup_teardown(NAME, set_up, tear_down)
+TEST_SUITE("services",
+           TEST(deliveries_reach_the_plugin_with_the_options_of_their_target),
+           TEST(what_fails_is_tried_again_in_order),
+           TEST(order_holds_with_several_workers_and_random_failures),
+           TEST(a_call_that_hangs_is_given_up_and_its_delivery_tried_again),
+           TEST(a_call_that_hangs_at_the_end_is_left_behind),
+           TEST(the_end_drains_what_can_be_sent),
+           TEST(a_stuck_target_is_bounded_and_its_neighbour_unaffected),
+           TEST(beyond_the_bound_messages_are_taken_over_only_when_there_is_room),
+           TEST(a_service_that_cannot_be_opened_is_tried_again),
+           TEST(reopen_reaches_every_instance),
+           TEST(reload_keeps_what_has_not_changed),
+           TEST(reload_hands_on_what_is_queued),
+           TEST(one_delivery_can_be_sent_without_any_thread),
+           TEST(errors_say_where_and_what_to_write),
+           TEST(a_targets_rules_are_the_services_but_for_its_own),
+           TEST(plugins_of_a_folder_are_listed));
+/* clang-format on */
