@@ -34,7 +34,7 @@ STAGES = [
     ("fuzz-corpora", [make("fuzz-replay")], {}),
     ("tidy", [make("tidy")], {}),
     ("system", [PYTEST], {}),
-    ("system-asan", [make("compile", "tools", VARIANT="asan"), PYTEST + ["-m", "threads"]],
+    ("system-asan", [make("compile", "tools", VARIANT="asan"), PYTEST + ["-m", "threads or memory"]],
      {"TOCSIN_BUILD": "build/asan"}),
     ("system-tsan", [make("compile", "tools", VARIANT="tsan"), PYTEST + ["-m", "threads"]],
      {"TOCSIN_BUILD": "build/tsan"}),

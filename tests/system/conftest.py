@@ -24,7 +24,8 @@ TIMEOUT = 30  # seconds that anything may take before the test fails; never a me
 
 
 def pytest_configure(config):
-    config.addinivalue_line("markers", "threads: worth running under the thread sanitizer")
+    config.addinivalue_line("markers", "threads: worth running under the thread sanitizer, and the address sanitizer")
+    config.addinivalue_line("markers", "memory: worth running under the address sanitizer")
 
 
 def until(condition, what, timeout=TIMEOUT):

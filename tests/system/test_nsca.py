@@ -12,6 +12,7 @@ from nsca_server import INIT, METHODS, PASSWORD, TIME, Cipher, FakeServer, Nagio
 from nsca_server import well_behaved
 from plugin_host import PluginError, PluginHost
 
+pytestmark = pytest.mark.memory
 VECTORS = json.loads((pathlib.Path(__file__).parent / "data/nsca-vectors.json").read_text())
 NUMBERS = [m[0] for m in METHODS]
 ROUTER = {"check_host": "router.example", "check_service": "mqtt/temp"}

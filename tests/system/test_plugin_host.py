@@ -4,6 +4,7 @@
 import pytest
 from plugin_host import PluginError, PluginHost
 
+pytestmark = pytest.mark.memory
 GOOD = {"target": {"topic": "a"}, "text": "x"}
 
 WRONG = [

@@ -6,6 +6,7 @@ import errno
 import pytest
 from plugin_host import PluginError, PluginHost
 
+pytestmark = pytest.mark.memory
 FAR = 4102444800000  # 2100-01-01 in ms
 PROPERTIES = {
     "content_type": "application/json",
