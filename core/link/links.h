@@ -76,8 +76,9 @@ bool links_await_ready(struct links *links, int64_t timeout_ms);
 
 struct link_stats {
     uint64_t received, received_bytes, published, publish_failed, connects, loops_stopped;
-    uint64_t untaken; /* gauge: handed on, not taken over yet */
-    bool connected;   /* gauge: receiving, and subscribed */
+    uint64_t subscriptions_refused; /* by the broker */
+    uint64_t untaken;               /* gauge: handed on, not taken over yet */
+    bool connected;                 /* gauge: receiving, and subscribed */
 };
 bool links_stats(const struct links *links, const char *link, struct link_stats *out);
 
