@@ -135,12 +135,12 @@ static struct value first_value(const struct fields *fields, enum field_fixed fi
     if (found)
         return found->value;
 
-    struct value value = fixed_value(fields, fixed);
-    bool may_be_elsewhere =
-        fixed == FIELD_NOT_FIXED || (fixed >= FIELD_FIRST_RENDERED && fixed <= FIELD_LAST_RENDERED);
-    if (value.type != VALUE_NONE || !may_be_elsewhere)
-        return value;
-
+    if (fixed != FIELD_NOT_FIXED) {
+        struct value value = fixed_value(fields, fixed);
+        bool rendered = fixed >= FIELD_FIRST_RENDERED && fixed <= FIELD_LAST_RENDERED;
+        if (value.type != VALUE_NONE || !rendered)
+            return value;
+    }
     for (size_t i = 0; i < fields->level_count; i++) {
         const struct field_level *level = &fields->levels[i];
         if (is_name(level->name, name, len))

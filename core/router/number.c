@@ -213,11 +213,12 @@ size_t number_integer(int64_t number, char out[NUMBER_TEXT_BYTES])
 static bool few_digits(double number, uint64_t *mantissa, int *places)
 {
     for (int k = 0; k <= FEW_PLACES; k++) {
-        double scaled = nearbyint(number * ten_to[k]);
+        double scaled = number * ten_to[k] + 0.5;
         if (!(scaled < (double)FEW_DIGITS))
             return false;
-        if (scaled / ten_to[k] == number) {
-            *mantissa = (uint64_t)scaled;
+        uint64_t rounded = (uint64_t)scaled;
+        if ((double)rounded / ten_to[k] == number) {
+            *mantissa = rounded;
             *places = k;
             return true;
         }
@@ -347,14 +348,15 @@ size_t number_fixed(double number, unsigned precision, char out[NUMBER_TEXT_BYTE
     if (!(scaled < (double)FEW_DIGITS))
         return 0;
 
-    /* The product is exactly scaled + error. Where its fraction is half of a last digit, the error
-     * decides, and without one the even neighbour. */
-    double error = fma(number, scale, -scaled);
-    double below = floor(scaled);
-    double fraction = scaled - below;
-    uint64_t units = (uint64_t)below;
-    if (fraction > 0.5 || (fraction == 0.5 && (error > 0 || (error == 0 && (units & 1)))))
-        units++;
+    uint64_t units = (uint64_t)scaled;
+    double fraction = scaled - (double)units;
+    if (fraction == 0.5) {
+        /* The product is exactly scaled + error: the error decides, and without one the even neighbour. */
+        double error = fma(number, scale, -scaled);
+        units += error > 0 || (error == 0 && (units & 1));
+    } else {
+        units += fraction > 0.5;
+    }
 
     char digits[64];
     size_t at = number_digits(units, 10, digits);
