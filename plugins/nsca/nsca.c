@@ -177,7 +177,7 @@ static int connect_to(struct nsca *self, const struct addrinfo *a, int64_t deadl
     return rc < 0 ? rc : -error;
 }
 
-/* Why a batch failed, for all of its deliveries. */
+/* Why a connection failed. */
 struct failure {
     int error; /* 0 or a negative errno value */
     const char *what;
@@ -382,11 +382,10 @@ static void nsca_send(void *ctx, struct tocsin_delivery *const *deliveries, size
         done += taken;
         if (taken > 0)
             continue;
-        for (size_t i = done; i < count; i++) {
-            self->host->fail(sound[i], TOCSIN_RETRY, failure.error, "%s", failure.what);
-            sound[i]->retry_after_ms = failure.retry_after_ms;
-            sound[i]->park_ms = failure.retry_after_ms;
-        }
+        /* The others keep their preset: it is not for anything in them that they come again. */
+        self->host->fail(sound[done], TOCSIN_RETRY, failure.error, "%s", failure.what);
+        sound[done]->retry_after_ms = failure.retry_after_ms;
+        sound[done]->park_ms = failure.retry_after_ms;
         return;
     }
 }

@@ -249,8 +249,14 @@ static void republish_send(void *ctx, struct tocsin_delivery *const *deliveries,
     if (count > 0)
         self->host->publish(self->host, self->service->link, list, count,
                             self->service->timeout.ms);
-    for (size_t i = 0; i < count; i++)
-        verdict_set(self, sound[i], list[i]);
+    bool is_down = false;
+    for (size_t i = 0; i < count; i++) {
+        int error = list[i]->error;
+        bool silent = (error == -EAGAIN || error == -ETIMEDOUT) && list[i]->reason_code == 0;
+        if (!silent || !is_down) /* once is enough to say it: the others keep their preset */
+            verdict_set(self, sound[i], list[i]);
+        is_down = is_down || silent;
+    }
 }
 
 static int republish_open(const struct tocsin_host *host, const void *service, void **self)

@@ -351,8 +351,8 @@ def test_a_server_that_misbehaves_is_a_retry_for_all_and_the_next_attempt_works(
         batch = [result(f"number {i}") for i in range(200)]
         answers = host.send(*batch)
         assert {a["verdict"] for a in answers} == {"retry"}
-        for answer in answers:
-            assert re.search(reason, answer["reason"]), answer
+        assert re.search(reason, answers[0]["reason"]), answers[0]
+        assert {a["reason"] for a in answers[1:]} == {""}  # not their fault
         host_answers = host.send(*batch[:2])
         assert [a["verdict"] for a in host_answers] == ["sent", "sent"]
     cipher = Cipher(14)
@@ -411,7 +411,7 @@ def test_closing_before_the_initialisation_packet_is_retried_slowly():
 def test_nobody_listens(free_port):
     with opened(free_port()) as host:
         answers = host.send(result(), result())
-    assert [(a["verdict"], a["reason"]) for a in answers] == [("retry", "no connection: Connection refused")] * 2
+    assert [(a["verdict"], a["reason"]) for a in answers] == [("retry", "no connection: Connection refused"), ("retry", "")]
 
 
 def test_a_name_that_does_not_resolve():

@@ -219,6 +219,15 @@ def test_every_message_of_a_batch_has_its_own_verdict():
         assert [bytes.fromhex(p["payload_hex"]) for p in host.published] == [b"0", b"2", b"3", b"4"]
 
 
+def test_a_link_that_is_down_is_the_trouble_of_the_first_only():
+    with opened() as host:
+        answers = [0, -errno.EAGAIN, -errno.EAGAIN, -errno.ETIMEDOUT, [-22, 0x99]]
+        results = host.send(*[delivery()] * 5, publish_results=answers)
+    assert [(r["verdict"], r["reason"]) for r in results[:4]] == [
+        ("sent", ""), ("retry", "link=dc2: not connected"), ("retry", ""), ("retry", "")]
+    assert results[4]["verdict"] == "reject"
+
+
 def test_a_hundred_messages_go_at_once():
     with opened() as host:
         results = host.send(*[delivery(text=str(i), properties=PROPERTIES) for i in range(100)])
