@@ -150,18 +150,14 @@ static bool is_choice(const char *choices, const char *text)
 static void read_bool(struct reading *r)
 {
     bool *out = r->field;
+    bool value;
     const char *text = plain_text(r);
-    if (text) {
-        if (!parse_bool(text, out))
-            wrong(r, "must be true or false");
-    } else if (conf_node_type(r->node) == CONF_BOOL) {
-        *out = conf_node_bool(r->node);
-    } else if (string_of(r->node) && parse_bool(string_of(r->node), out)) {
-        *out = false;
+    if (text ? parse_bool(text, &value) : conf_node_type(r->node) == CONF_BOOL)
+        *out = text ? value : conf_node_bool(r->node);
+    else if (!text && string_of(r->node) && parse_bool(string_of(r->node), &value))
         wrong(r, "must be true or false: write %s without quotes", string_of(r->node));
-    } else {
+    else
         wrong(r, "must be true or false");
-    }
 }
 
 static void read_int(struct reading *r)

@@ -11,7 +11,6 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #define READ_BYTES 65536
@@ -40,12 +39,7 @@ int file_read(const char *path, struct buf *out)
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
     if (fd < 0)
         return -errno;
-    int rc = 0;
-    struct stat st;
-    if (fstat(fd, &st) < 0 || fcntl(fd, F_SETFL, 0) < 0)
-        rc = -errno;
-    else if (S_ISDIR(st.st_mode))
-        rc = -EISDIR;
+    int rc = fcntl(fd, F_SETFL, 0) < 0 ? -errno : 0;
     char chunk[16384];
     while (rc == 0) {
         ssize_t n = read(fd, chunk, sizeof(chunk));

@@ -52,6 +52,7 @@ static void text_of_every_form_is_accepted(void **state)
         "a = \"\\\"\\\\ \\x41 \\t\";",
         "a = \"#no comment /* either // @include \";\r\nb = 1;\f",
         "a = \"two\n@include \\\"lines\\\"\";",
+        "a = \"\\\"\n@include \" \"nothing\";",
         "/*\n@include \"nothing\"\n*/",
     };
     for (size_t i = 0; i < ROWS(rows); i++) {

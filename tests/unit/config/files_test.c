@@ -40,7 +40,7 @@ static void path_in(const char *folder, const char *name, char *out, size_t size
     assert_true((size_t)snprintf(out, size, "%s/%s", folder, name) < size);
 }
 
-static void put_file(const char *folder, const char *name, const char *text)
+static void put_bytes(const char *folder, const char *name, const char *data, size_t len)
 {
     char path[200];
     path_in(folder, name, path, sizeof(path));
@@ -50,8 +50,13 @@ static void put_file(const char *folder, const char *name, const char *text)
     *slash = '/';
     FILE *file = fopen(path, "w");
     assert_non_null(file);
-    assert_true(fputs(text, file) >= 0);
+    assert_int_equal(fwrite(data, 1, len, file), len);
     assert_int_equal(fclose(file), 0);
+}
+
+static void put_file(const char *folder, const char *name, const char *text)
+{
+    put_bytes(folder, name, text, strlen(text));
 }
 
 /* Loads FOLDER/t.conf. Gives its errors, the folder's name left out; to be freed. */
@@ -228,6 +233,45 @@ static void file_is_put_into_a_string(void **state)
     conf_unref(conf);
 }
 
+static void file_with_a_nul_byte_is_refused(void **state)
+{
+    const char *folder = *state;
+    static const char text[] = "a = 1;\nb = \"x\0y\";";
+    put_bytes(folder, "t.conf", text, sizeof(text) - 1);
+    check_errors(folder, "t.conf:2: is not text in UTF-8: save it as UTF-8\n");
+    put_bytes(folder, "pw", "s3\0cret", 7);
+    put_file(folder, "t.conf", "a = \"${file:pw}\";");
+    check_errors(folder, "t.conf:1: a: pw has a NUL byte in it\n");
+}
+
+static void includes_are_limited_in_depth_and_number(void **state)
+{
+    const char *folder = *state;
+    char name[20], text[40];
+    for (int i = 0; i < 12; i++) {
+        snprintf(name, sizeof(name), i == 0 ? "t.conf" : "%d", i);
+        snprintf(text, sizeof(text), "\n@include \"%d\"", i + 1);
+        put_file(folder, name, i == 10 ? "" : text);
+    }
+    conf_unref(check_loads(folder)); /* ten within each other */
+    put_file(folder, "10", "\n@include \"11\"");
+    check_errors(folder,
+                 "10:2: @include: files include each other too often: does one include itself?\n");
+
+    put_file(folder, "1", "");
+    struct buf many = BUF_INIT(100000);
+    for (int i = 0; i < 1000; i++)
+        buf_add_str(&many, "@include \"1\"\n");
+    put_file(folder, "t.conf", buf_str(&many));
+    conf_unref(check_loads(folder));
+    buf_add_str(&many, "@include \"1\"\n");
+    put_file(folder, "t.conf", buf_str(&many));
+    check_errors(
+        folder,
+        "t.conf:1001: @include: files include each other too often: does one include itself?\n");
+    buf_release(&many);
+}
+
 #define IN_FOLDER(TEST) cmocka_unit_test_setup_teardown(TEST, make_folder, remove_folder)
 
 TEST_SUITE("configuration files", IN_FOLDER(conf_d_is_merged_in_sorted_order),
@@ -235,4 +279,6 @@ TEST_SUITE("configuration files", IN_FOLDER(conf_d_is_merged_in_sorted_order),
            IN_FOLDER(value_in_two_files_names_both_places),
            IN_FOLDER(file_that_cannot_be_read_is_an_error), IN_FOLDER(include_stands_for_the_file),
            IN_FOLDER(include_that_goes_wrong_is_an_error_at_its_place),
+           IN_FOLDER(file_with_a_nul_byte_is_refused),
+           IN_FOLDER(includes_are_limited_in_depth_and_number),
            IN_FOLDER(file_is_put_into_a_string));

@@ -148,6 +148,7 @@ static void error_says_what_is_wrong_and_what_to_write(void **state)
 
         { "port = \"80\";", "t.conf:2: port: must be a number: write 80 without quotes\n" },
         { "port = \"http\";", "t.conf:2: port: must be a whole number\n" },
+        { "port = \"99999999999999999999\";", "t.conf:2: port: must be a whole number\n" },
         { "port = 80.5;", "t.conf:2: port: must be a whole number\n" },
         { "port = true;", "t.conf:2: port: must be a whole number\n" },
         { "port = ( );", "t.conf:2: port: must be a whole number\n" },
