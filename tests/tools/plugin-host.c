@@ -460,6 +460,8 @@ int main(int argc, char **argv)
     if (!out || dup2(STDERR_FILENO, STDOUT_FILENO) < 0)
         return 1;
     signal(SIGPIPE, SIG_IGN); /* as the daemon does */
+    signal(SIGXFSZ,
+           SIG_IGN); /* a full file is an error, not an end: workers have all signals blocked */
 
     struct tool tool = {
         .host = { .struct_size = sizeof(struct tocsin_host),
