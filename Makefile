@@ -207,8 +207,8 @@ BUILD_DEPS = gcc libc6-dev pkg-config libmosquitto-dev libcurl4-openssl-dev libj
              libconfig-dev liblua5.4-dev libpcre2-dev libxxhash-dev zlib1g-dev libssl-dev
 DEMO_DEPS  = mosquitto mosquitto-clients
 TEST_DEPS  = git libcmocka-dev clang clang-format clang-tidy libclang-rt-14-dev python3 python3-pytest \
-             python3-paho-mqtt python3-aiosmtpd openssl nsca nsca-client nagios4-core tshark libmcrypt4 \
-             mandoc procps
+             python3-paho-mqtt python3-aiosmtpd exim4-daemon-light openssl nsca nsca-client nagios4-core \
+             tshark libmcrypt4 mandoc procps
 
 # $(call need,PACKAGES): installs what is missing; without a missing one it asks no network.
 need = @missing=; for p in $(1); do \
