@@ -4,6 +4,7 @@
 
 #include "base/utf8.h"
 
+#include <math.h>
 #include <stdbool.h>
 #include <string.h>
 
@@ -51,8 +52,9 @@ static enum tocsin_field_type type_of(const struct value *value)
     case VALUE_BOOL:
         return TOCSIN_FIELD_BOOL;
     case VALUE_INT:
-    case VALUE_FLOAT:
         return TOCSIN_FIELD_NUMBER;
+    case VALUE_FLOAT: /* infinity and its like have no number in JSON */
+        return isfinite(value->u.number) ? TOCSIN_FIELD_NUMBER : TOCSIN_FIELD_NULL;
     case VALUE_STRING:
         return TOCSIN_FIELD_STRING;
     case VALUE_ARRAY:
@@ -95,10 +97,10 @@ static void add(struct flattener *f, const struct value *value)
     if (known(f, buf_str(&f->name)))
         return;
     buf_clear(&f->text);
-    if (value->type == VALUE_NULL || value->type == VALUE_ARRAY)
-        value_add_json(value, &f->text);
-    else
+    if (value->type == VALUE_STRING)
         value_add_text(value, &f->text);
+    else
+        value_add_json(value, &f->text);
     size_t name_len = 0, len = 0;
     const char *name = keep(f, buf_str(&f->name), f->name.len, &name_len);
     const char *text = keep(f, buf_str(&f->text), f->text.len, &len);

@@ -3,6 +3,7 @@
 #include "router/fields.h"
 
 #include "../suite.h"
+#include "router/flatten.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -313,6 +314,31 @@ static void time_fields_are_made_once_a_message(void **state)
     buf_release(&out);
 }
 
+static void flattened_numbers_are_numbers_in_json(void **state)
+{
+    struct setting *s = *state;
+    static const char payload[] = "{\"a\":{\"b\":1e999},\"c\":-2.50,\"d\":true}";
+    static const struct {
+        const char *name, *text;
+        enum tocsin_field_type type;
+    } rows[] = {
+        { "a.b", "null", TOCSIN_FIELD_NULL },
+        { "c", "-2.5", TOCSIN_FIELD_NUMBER },
+        { "d", "true", TOCSIN_FIELD_BOOL },
+    };
+    struct tocsin_field out[FLATTEN_MAX];
+    const char *why;
+    size_t at;
+    assert_int_equal(json_doc_parse(s->doc, payload, sizeof(payload) - 1, &why, &at), 0);
+    s->fields.level_count = s->fields.set_count = 0;
+    s->fields.decoded = json_value(s->doc, 0);
+    assert_int_equal(fields_flatten(&s->fields, out), ROWS(rows));
+    for (size_t i = 0; i < ROWS(rows); i++)
+        CHECK(strcmp(out[i].name, rows[i].name) == 0 && strcmp(out[i].text, rows[i].text) == 0 &&
+                  out[i].type == rows[i].type,
+              "%s: %s %s", rows[i].name, out[i].name, out[i].text);
+}
+
 /* clang-format off */
 #define WITH_SETTING(TEST) cmocka_unit_test_setup_teardown(TEST, set_up, tear_down)
 /* clang-format on */
@@ -325,4 +351,5 @@ TEST_SUITE("fields", WITH_SETTING(fields_are_found_in_the_order_of_the_header),
            cmocka_unit_test(field_path_span_ends_outside_of_brackets),
            cmocka_unit_test(fixed_names_are_known),
            cmocka_unit_test(arena_keeps_what_it_gave_until_it_is_cleared),
-           WITH_SETTING(time_fields_are_made_once_a_message));
+           WITH_SETTING(time_fields_are_made_once_a_message),
+           WITH_SETTING(flattened_numbers_are_numbers_in_json));
