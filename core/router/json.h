@@ -30,7 +30,7 @@ void json_doc_free(struct json_doc *doc);
 /*
  * Reads `text` (`len` bytes), which must live as long as the document is looked at. Returns 0, or
  * -EINVAL (`*why` is then a static phrase such as "expected ',' or '}'", `*at` the byte offset), -E2BIG
- * or -ENOMEM.
+ * or -ENOMEM (`*why` says so too). After an error there is no node to ask about.
  */
 int json_doc_parse(struct json_doc *doc, const char *text, size_t len, const char **why,
                    size_t *at);
