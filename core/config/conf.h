@@ -3,11 +3,14 @@
 /*
  * A configuration as a tree that remembers where each value stands.
  *
- * The file is libconfig's. After it, the files `conf.d/NAME.conf` beside it are read in sorted order:
- * a group of theirs is merged into the group of the same name, a list appended to the list of the same
- * name; a value that stands twice is an error that names both places. In strings `${env:NAME}` and
- * `${file:PATH}` (its content without the last line feed) are replaced, `$${` stands for `${`.
- * Integers over 32 bits without `L`, which libconfig would cut, are errors.
+ * The file is libconfig's, in UTF-8. `@include "PATH"` at the beginning of a line stands for the content
+ * of that file. After it, the files `conf.d/NAME.conf` beside it are read in sorted order: a group of
+ * theirs is merged into the group of the same name, a list appended to the list of the same name; a value
+ * that stands twice is an error that names both places. In strings `${env:NAME}` and `${file:PATH}` (its
+ * content without the last line feed) are replaced, `$${` stands for `${`. Relative paths are relative to
+ * the folder of the file that they stand in. Integers over 32 bits without `L`, which libconfig would cut,
+ * are errors. A file has at most 4 MiB, with what it includes, a string 1 MiB, and groups and lists are
+ * nested at most 32 deep; so who walks a tree may recurse. Every string is valid UTF-8 without NUL.
  *
  * A tree never changes once loaded, so any thread may read it. It is reference-counted, since services
  * that survive a reload keep pointers into the tree that they were made from.
@@ -37,7 +40,8 @@ enum conf_type {
     CONF_BOOL
 };
 
-/* All that is wrong, one line each: "FILE:LINE: KEY: what is wrong, what to write instead". */
+/* All that is wrong, one line each: "FILE:LINE: KEY: what is wrong, what to write instead". Control
+ * characters are written as \xNN. What does not fit any more is counted only. */
 struct conf_errors {
     struct buf text;
     size_t count;
@@ -49,7 +53,8 @@ struct conf_errors {
 
 void conf_errors_release(struct conf_errors *errors);
 
-/* Adds an error about a node (NULL: about the whole configuration). */
+/* Adds an error about a node (NULL: about the whole configuration). Do not show the value of a node that
+ * conf_node_is_secret(). */
 void conf_error(struct conf_errors *errors, const struct conf_node *node, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
