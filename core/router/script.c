@@ -174,6 +174,7 @@ int script_compile(struct script *script, const char *name, const char *text, si
             .name = called,
             .slot = job.slot,
             .may_loop = memmem(text, len, "function", strlen("function")) != NULL,
+            .cost = (uint32_t)(len / 4),
         };
         script->expression_count++;
         *id = (int)index;
@@ -359,6 +360,7 @@ int script_run(struct script *script, int id, const struct fields *fields, struc
         run.result = VALUE_NOTHING;
         rc = script_explain(script, status, &expression->name, why);
     }
+    script->spent += expression->cost;
     script_end(script);
     *result = run.result;
     return rc;

@@ -84,35 +84,40 @@ static int lib_regex(lua_State *lua)
     return 1;
 }
 
-/* Half away from zero for whole numbers; with digits, what printf() makes of the decimal form. */
-static int lib_round(lua_State *lua)
+struct value script_round(const struct value *number, int64_t digits)
 {
-    lua_Integer digits = luaL_optinteger(lua, 2, 0);
-    if (lua_type(lua, 1) == LUA_TNUMBER && lua_isinteger(lua, 1) && digits >= 0) {
-        lua_settop(lua, 1);
-        return 1;
-    }
-    double number = luaL_checknumber(lua, 1);
+    if (number->type == VALUE_INT && digits >= 0)
+        return *number;
+    double x = number->type == VALUE_INT ? (double)number->u.integer : number->u.number;
     if (digits > 0) {
         char text[512]; /* 309 digits before the point */
-        if (digits <= 20 && isfinite(number)) {
-            snprintf(text, sizeof(text), "%.*f", (int)digits, number);
-            number = strtod(text, NULL);
+        if (digits <= 20 && isfinite(x)) {
+            snprintf(text, sizeof(text), "%.*f", (int)digits, x);
+            x = strtod(text, NULL);
         }
-        lua_pushnumber(lua, number);
-        return 1;
+        return (struct value){ .type = VALUE_FLOAT, .u.number = x };
     }
     if (digits < 0) {
-        double unit = pow(10, (double)-digits);
-        number = isfinite(unit) ? round(number / unit) * unit : 0;
+        double unit = pow(10, -(double)digits);
+        x = isfinite(unit) ? round(x / unit) * unit : 0;
     } else {
-        number = round(number);
+        x = round(x);
     }
     lua_Integer integer;
-    if (lua_numbertointeger(number, &integer))
-        lua_pushinteger(lua, integer);
+    if (lua_numbertointeger(x, &integer))
+        return VALUE_OF_INT(integer);
+    return (struct value){ .type = VALUE_FLOAT, .u.number = x };
+}
+
+static int lib_round(lua_State *lua)
+{
+    struct value number = { .type = VALUE_FLOAT };
+    if (lua_isinteger(lua, 1))
+        number = VALUE_OF_INT(lua_tointeger(lua, 1));
     else
-        lua_pushnumber(lua, number);
+        number.u.number = luaL_checknumber(lua, 1);
+    number = script_round(&number, luaL_optinteger(lua, 2, 0));
+    script_push(lua, &number);
     return 1;
 }
 

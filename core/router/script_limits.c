@@ -9,11 +9,12 @@
 #include <string.h>
 #include <time.h>
 
-#define STEP            1000       /* instructions between two looks at the limits */
-#define BYTES_PER_STEP  256        /* memory taken that counts as one instruction */
-#define EMERGENCY_WORK  1000       /* instructions that a refused request for memory costs: */
-#define BYTES_PER_SWEEP 256        /* Lua then collects everything, which takes time */
-#define LONGEST_CPU_NS  2000000000 /* of one run */
+#define STEP               1000       /* instructions between two looks at the limits */
+#define BYTES_PER_STEP     256        /* memory taken that counts as one instruction */
+#define EMERGENCY_WORK     1000       /* instructions that a refused request for memory costs: */
+#define BYTES_PER_SWEEP    256        /* Lua then collects everything, which takes time */
+#define NS_PER_INSTRUCTION 100        /* in the sum of all runs, for those with slow single steps */
+#define LONGEST_CPU_NS     2000000000 /* of one run */
 
 static bool may_take(struct script *script, size_t more)
 {
@@ -125,6 +126,9 @@ void script_begin(struct script *script, const struct fields *fields, bool may_l
 
 void script_end(struct script *script)
 {
+    script->spent += (uint64_t)(script->limits.instructions - script->left);
+    if (script->cpu_start_ns != 0)
+        script->spent += (uint64_t)(cpu_ns() - script->cpu_start_ns) / NS_PER_INSTRUCTION;
     script->running = false;
     script->loading = false;
     script->fields = NULL;

@@ -53,6 +53,7 @@ struct script_expression {
     struct script_name name; /* text: its own */
     int slot;                /* in Lua's registry */
     bool may_loop;           /* it has functions of its own */
+    uint32_t cost;           /* instructions that a run without functions has at most, about */
 };
 
 struct script {
@@ -75,6 +76,7 @@ struct script {
     bool absent;         /* it failed because it went into something that is not there */
 
     uint64_t made;  /* bytes that results have taken in arenas, ever */
+    uint64_t spent; /* instructions, and what counts as such, of all runs */
     bool has_files; /* users' functions may be called */
     struct script_expression *expressions;
     size_t expression_count, expression_capacity;
@@ -140,6 +142,10 @@ int script_type(lua_State *lua);
 int script_tostring(lua_State *lua);
 
 /* ---- script_lib.c ---- */
+
+/* A number rounded, half away from zero to a whole one (which is VALUE_INT if it fits); with digits, as
+ * printf() does its decimal form. */
+struct value script_round(const struct value *number, int64_t digits);
 
 /* Makes the sandbox: all that is offered, and nothing else. */
 int script_lib_open(lua_State *lua);
