@@ -94,7 +94,7 @@ size_t format_spec_parse(const char *text, size_t len, struct format_spec *spec,
     if (!fill && peek(&c) == '0') {
         c.at++;
         spec->fill[0] = '0';
-        spec->zero = spec->align == '\0';
+        spec->zero = true;
     }
     spec->width = take_number(&c, FORMAT_WIDTH_MAX, "the width is more than 10,000");
     spec->grouping = take(&c, ",_");

@@ -23,7 +23,7 @@ struct format_spec {
     char grouping;  /* , or _, or 0 */
     char type;      /* or 0 */
     bool alternate; /* # */
-    bool zero;      /* a 0 before the width: numbers get zeros after the sign */
+    bool zero;      /* a 0 before the width: numbers get zeros after the sign, unless aligned */
     bool numeric;   /* only a number can be meant */
     bool set;       /* there is more to do than writing the text */
     int width;      /* characters, 0 for none */

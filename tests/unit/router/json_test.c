@@ -101,6 +101,7 @@ static void json_says_what_is_wrong_and_where(void **state)
         { "\"\\ud83d\"", "no such escape", 1 },
         { "\"\\udd14\"", "no such escape", 1 },
         { "\"\\ud83d\\u0041\"", "no such escape", 1 },
+        { "\"\\ud83d\\ud83d\"", "no such escape", 1 },
         { "\"1234567\n\"", "a control character in a string", 8 },
         { "\"\x1F\"", "a control character in a string", 1 },
         { "\"\xC0\x80\"", "not valid UTF-8", 1 },
