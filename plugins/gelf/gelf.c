@@ -271,13 +271,15 @@ static void stream_send(struct gelf *self, struct tocsin_delivery *const *delive
         const bool sent =
             self->frames.len == 0 ||
             stream_write(&self->stream, self->service, self->frames.data, self->frames.len);
+        bool blamed = false; /* a delivery with a reason counts as tried: one is enough */
         for (size_t i = first; i < at; i++) {
             if (deliveries[i]->verdict == TOCSIN_REJECT)
                 continue;
             if (sent)
                 deliveries[i]->verdict = TOCSIN_SENT;
-            else
+            else if (!blamed)
                 self->host->fail(deliveries[i], TOCSIN_RETRY, 0, "%s", self->stream.message);
+            blamed = true;
         }
         go_on = go_on && sent;
     }

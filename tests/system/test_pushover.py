@@ -9,6 +9,7 @@ import pytest
 from plugin_host import PluginError, PluginHost
 from pushover_server import OTHER_USER, RECEIPT, TOKEN, USER, PushoverServer, decrypt
 
+pytestmark = pytest.mark.memory
 KEY = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 4 + b"\r\n--\r\n"
 
