@@ -58,7 +58,7 @@ struct pushover_target {
     struct tocsin_list device;
     struct tocsin_format title;
     int64_t priority;
-    struct tocsin_duration retry;
+    struct tocsin_duration repeat;
     struct tocsin_duration expire;
     const char *callback;
     struct tocsin_format tags;
@@ -107,7 +107,7 @@ static const struct tocsin_option target_options[] = {
                   .max = EMERGENCY,
                   .help = "-2 silent, -1 quiet, 0 normal, 1 high, 2 until acknowledged; -3: the "
                           "route's priority, or else by severity (ok -1, critical 1, others 0)."),
-    TOCSIN_OPTION(struct pushover_target, retry, .def = "1m", .min = 30000, .max = 10800000,
+    TOCSIN_OPTION(struct pushover_target, repeat, .def = "1m", .min = 30000, .max = 10800000,
                   .help = "Priority 2: how often the alert is repeated; 30s at least."),
     TOCSIN_OPTION(struct pushover_target, expire, .def = "1h", .min = 1000, .max = 10800000,
                   .help = "Priority 2: when repeating ends; 3h at most."),
@@ -226,7 +226,7 @@ static void add_priority(struct form *form, const struct tocsin_delivery *d)
     if (priority != 0)
         form_add_number(form, "priority", priority);
     if (priority == EMERGENCY) {
-        form_add_number(form, "retry", (target->retry.ms + 999) / 1000);
+        form_add_number(form, "retry", (target->repeat.ms + 999) / 1000);
         form_add_number(form, "expire", target->expire.ms / 1000);
         if (target->callback)
             form_add(form, "callback", target->callback);

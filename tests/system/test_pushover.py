@@ -56,7 +56,7 @@ def test_the_request_vector_arrives(server, host):
         server,
         host(),
         delivery(
-            {"priority": 2, "retry": "60s", "expire": "1h", "tags": "{room}-temp"},
+            {"priority": 2, "repeat": "60s", "expire": "1h", "tags": "{room}-temp"},
             rendered={"tags": "room1-temp"},
             title="Temp high",
             received_ms=1700000000999,
@@ -416,7 +416,7 @@ def test_wrong_options_are_named(server, host):
         ({"encryption_key": KEY[1:]}, "encryption_key"),
         ({"encryption_key": "g" * 64}, "encryption_key"),
         ({"encryption_key": KEY, "attachment": True}, "attachment"),
-        ({"retry": "29s"}, "retry"),
+        ({"repeat": "29s"}, "repeat"),
         ({"expire": "3h1s"}, "expire"),
         ({"priority": 3}, "priority"),
     ]
