@@ -133,8 +133,11 @@ static void hand_on(struct receiver *r)
 static void note_ready(struct receiver *r)
 {
     bool ready = atomic_load(&r->open) && subscriber_is_settled(r->subscriber);
-    if (atomic_exchange(&r->ready, ready) != ready)
-        r->config->changed(r->config->context);
+    if (atomic_exchange(&r->ready, ready) == ready)
+        return;
+    if (ready)
+        log_info("link %s: subscribed, messages are received", r->config->name);
+    r->config->changed(r->config->context);
 }
 
 static void on_subscribe(struct mosquitto *mosq, void *context, int mid, int count,
