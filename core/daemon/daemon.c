@@ -1,0 +1,358 @@
+/* SPDX-License-Identifier: MIT */
+
+/* The main thread: starts everything in the order in which data flows, from its end to its beginning, then waits
+ * for signals. */
+
+#include "daemon/daemon.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/map.h"
+#include "daemon/notify.h"
+#include "daemon/setup.h"
+#include "daemon/shard.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+struct daemon {
+    const char *path;
+    struct identity identity;
+    struct setup setup; /* its services and engines are in use elsewhere */
+    struct links *links;
+    struct shard **shards;
+    size_t shard_count;
+    sigset_t signals;
+
+    /* Deliveries held for a lost connection are forgotten in whichever services are current. */
+    pthread_mutex_t services_lock;
+    struct services *services;
+};
+
+/* ---- What links call, on their threads ---- */
+
+static void on_messages(void *context, struct message *first, size_t n)
+{
+    struct daemon *daemon = context;
+    (void)n;
+    struct message *chain_first = first, *chain_last = NULL;
+    struct shard *chain_shard = NULL;
+    for (struct message *m = first, *next; m; m = next) {
+        next = m->next;
+        struct shard *shard = daemon->shards[0];
+        if (daemon->shard_count > 1)
+            shard = daemon->shards[map_hash(m->topic, m->topic_len) % daemon->shard_count];
+        if (chain_shard && shard != chain_shard) {
+            shard_push(chain_shard, chain_first, chain_last);
+            chain_first = m;
+        }
+        chain_shard = shard;
+        chain_last = m;
+    }
+    if (chain_shard)
+        shard_push(chain_shard, chain_first, chain_last);
+}
+
+static void on_lost(void *context, const char *link, uint64_t generation)
+{
+    struct daemon *daemon = context;
+    pthread_mutex_lock(&daemon->services_lock);
+    services_forget_held(daemon->services, link, generation);
+    pthread_mutex_unlock(&daemon->services_lock);
+}
+
+/* ---- Parts of starting ---- */
+
+static void print_errors(const struct conf_errors *errors)
+{
+    if (errors->text.len > 0)
+        fputs(buf_str(&errors->text), stderr);
+    fprintf(stderr, "%zu error%s\n", errors->count, errors->count == 1 ? "" : "s");
+}
+
+/* Tells each link what the routes want of it. */
+static int subscribe(struct daemon *daemon, const struct routes *routes)
+{
+    size_t most = 0;
+    const struct route *route;
+    for (size_t i = 0; (route = routes_at(routes, i)); i++)
+        for (size_t j = 0; route_filter_at(route, j); j++)
+            most++;
+    struct link_filter *filters = calloc(most + 1, sizeof(*filters));
+    if (!filters)
+        return -ENOMEM;
+    int rc = 0;
+    const char *link;
+    for (size_t l = 0; rc == 0 && (link = links_name_at(daemon->links, l)); l++) {
+        size_t n = 0;
+        for (size_t i = 0; (route = routes_at(routes, i)); i++) {
+            if (route_link(route) && strcmp(route_link(route), link) != 0)
+                continue;
+            const char *filter;
+            for (size_t j = 0; (filter = route_filter_at(route, j)); j++)
+                filters[n++] = (struct link_filter){ filter, route_qos(route) };
+        }
+        rc = links_set_filters(daemon->links, link, filters, n);
+    }
+    free(filters);
+    return rc;
+}
+
+static int start_shards(struct daemon *daemon)
+{
+    daemon->shards = calloc(daemon->setup.engine_count, sizeof(struct shard *));
+    if (!daemon->shards)
+        return -ENOMEM;
+    for (size_t i = 0; i < daemon->setup.engine_count; i++) {
+        struct shard *shard = shard_new(daemon->setup.engines[i]);
+        if (!shard)
+            return -ENOMEM;
+        daemon->setup.engines[i] = NULL; /* the shard's now */
+        daemon->shards[daemon->shard_count++] = shard;
+        int rc = shard_start(shard);
+        if (rc < 0)
+            return rc;
+    }
+    return 0;
+}
+
+static void publish(void *context, const char *link, struct tocsin_publication *const *publications,
+                    size_t n, int64_t timeout_ms)
+{
+    struct daemon *daemon = context;
+    links_publish(daemon->links, link, publications, n, timeout_ms);
+}
+
+static int start(struct daemon *daemon)
+{
+    const struct links_handler handler = {
+        .messages = on_messages,
+        .lost = on_lost,
+        .context = daemon,
+    };
+    struct conf_errors errors = CONF_ERRORS_INIT;
+    daemon->identity.host.publish = publish;
+    daemon->identity.host.context = daemon;
+
+    int rc = setup_read(&daemon->setup, daemon->path, &daemon->identity, NULL, &errors);
+    if (rc == 0)
+        rc =
+            links_new(daemon->setup.conf, daemon->identity.node, &handler, &daemon->links, &errors);
+    if (errors.count > 0)
+        print_errors(&errors);
+    conf_errors_release(&errors);
+    if (rc < 0)
+        return rc;
+
+    daemon->services = daemon->setup.services;
+    log_set_level(settings_log_level(&daemon->setup.settings));
+    rc = subscribe(daemon, engine_routes(daemon->setup.engines[0]));
+    if (rc == 0)
+        rc = services_start(daemon->services);
+    if (rc == 0)
+        rc = start_shards(daemon);
+    if (rc == 0)
+        rc = links_start(daemon->links);
+    if (rc < 0)
+        log_error("start failed: %s", strerror(-rc));
+    return rc;
+}
+
+/* ---- Reload ---- */
+
+/* Puts a new configuration in the place of the old one. Messages under way finish as they began. */
+static void adopt(struct daemon *daemon, struct setup *fresh)
+{
+    struct services *old = daemon->services;
+    if (subscribe(daemon, engine_routes(fresh->engines[0])) < 0)
+        log_error("out of memory: subscriptions are as they were before the reload");
+    for (size_t i = 0; i < daemon->shard_count; i++) {
+        shard_set_engine(daemon->shards[i], fresh->engines[i]);
+        fresh->engines[i] = NULL;
+    }
+    pthread_mutex_lock(&daemon->services_lock);
+    daemon->services = fresh->services;
+    pthread_mutex_unlock(&daemon->services_lock);
+
+    int64_t drain = fresh->settings.drain.ms;
+    struct setup before = daemon->setup;
+    daemon->setup = *fresh;
+    size_t undone = services_free(old, drain);
+    if (undone > 0)
+        log_error("%zu deliveries of services that are no more were left undone", undone);
+    before.services = NULL;
+    setup_release(&before);
+    log_set_level(settings_log_level(&daemon->setup.settings));
+}
+
+static void warn_of_what_stays(const struct daemon *daemon, const struct setup *fresh)
+{
+    const struct conf_node *old_root = conf_root(daemon->setup.conf);
+    const struct conf_node *new_root = conf_root(fresh->conf);
+    if (!conf_node_equal(conf_node_get(old_root, "links"), conf_node_get(new_root, "links")))
+        log_warning("reload: links have changed, which takes a restart; the old ones stay");
+    if (!conf_node_equal(conf_node_get(old_root, "node"), conf_node_get(new_root, "node")))
+        log_warning(
+            "reload: the node's name has changed, which takes a restart; the old one stays");
+}
+
+static void reload(struct daemon *daemon)
+{
+    notify_reloading();
+    struct conf_errors errors = CONF_ERRORS_INIT;
+    struct setup fresh;
+    int rc = setup_read(&fresh, daemon->path, &daemon->identity, daemon->services, &errors);
+    if (rc == 0 && fresh.engine_count != daemon->shard_count) {
+        log_error("reload: router.shards has changed, which takes a restart; nothing was changed");
+        setup_release(&fresh);
+    } else if (rc == 0 && (rc = services_start(fresh.services)) < 0) {
+        log_error("reload: services cannot be started: %s; nothing was changed", strerror(-rc));
+        setup_release(&fresh);
+    } else if (rc == 0) {
+        warn_of_what_stays(daemon, &fresh);
+        adopt(daemon, &fresh);
+        services_reopen(daemon->services);
+        log_info("reloaded file=%s", daemon->path);
+    } else {
+        char *save = NULL, *text = buf_take(&errors.text);
+        for (char *line = text ? strtok_r(text, "\n", &save) : NULL; line;
+             line = strtok_r(NULL, "\n", &save))
+            log_error("%s", line);
+        log_error("reload: %zu errors, so nothing was changed", errors.count);
+        free(text);
+        services_reopen(daemon->services);
+    }
+    conf_errors_release(&errors);
+    notify_systemd("READY=1");
+}
+
+/* ---- Counters ---- */
+
+static void log_counters(const struct daemon *daemon)
+{
+    struct engine_stats e = { 0 };
+    for (size_t i = 0; i < daemon->shard_count; i++)
+        shard_add_stats(daemon->shards[i], &e);
+    log_info("router messages=%" PRIu64 " unmatched=%" PRIu64 " deliveries=%" PRIu64
+             " not_decoded=%" PRIu64 " when_false=%" PRIu64 " errors=%" PRIu64
+             " missing_fields=%" PRIu64 " no_target=%" PRIu64,
+             e.messages, e.unmatched, e.deliveries, e.verdicts[VERDICT_NOT_DECODED],
+             e.verdicts[VERDICT_WHEN_FALSE], e.verdicts[VERDICT_ERROR], e.missing_fields,
+             e.no_target);
+    const char *name;
+    for (size_t i = 0; (name = links_name_at(daemon->links, i)); i++) {
+        struct link_stats l = { 0 };
+        links_stats(daemon->links, name, &l);
+        log_info("link %s connected=%d received=%" PRIu64 " bytes=%" PRIu64 " published=%" PRIu64
+                 " publish_failed=%" PRIu64 " connects=%" PRIu64 " loops_stopped=%" PRIu64
+                 " untaken=%" PRIu64,
+                 name, l.connected, l.received, l.received_bytes, l.published, l.publish_failed,
+                 l.connects, l.loops_stopped, l.untaken);
+    }
+    for (size_t i = 0; (name = services_name_at(daemon->services, i)); i++) {
+        const struct target *target;
+        for (size_t j = 0; (target = services_target_at(daemon->services, name, strlen(name), j));
+             j++) {
+            struct target_stats t = { 0 };
+            services_target_stats(target, &t);
+            log_info("target %s:%s created=%" PRIu64 " sent=%" PRIu64 " retried=%" PRIu64
+                     " rejected=%" PRIu64 " given_up=%" PRIu64 " dropped=%" PRIu64
+                     " waiting=%" PRIu64 " held=%" PRIu64 " bytes=%" PRIu64,
+                     name, target->name, t.created, t.sent, t.retried, t.rejected, t.given_up,
+                     t.dropped, t.waiting, t.held, t.bytes);
+        }
+    }
+}
+
+/* ---- Life ---- */
+
+static void wait_for_end(struct daemon *daemon)
+{
+    for (;;) {
+        int signal = 0;
+        if (sigwait(&daemon->signals, &signal) != 0)
+            continue;
+        if (signal == SIGHUP)
+            reload(daemon);
+        else if (signal == SIGUSR1)
+            log_counters(daemon);
+        else
+            return;
+    }
+}
+
+/* A second SIGTERM or SIGINT, while the first is being followed, ends at once. */
+static void *end_at_once(void *context)
+{
+    const struct daemon *daemon = context;
+    for (;;) {
+        int signal = 0;
+        if (sigwait(&daemon->signals, &signal) == 0 && (signal == SIGTERM || signal == SIGINT)) {
+            log_warning("ended at once by a second signal");
+            _exit(2);
+        }
+    }
+    return NULL;
+}
+
+/* From the beginning of the flow to its end. Returns the number of deliveries left undone. */
+static size_t stop(struct daemon *daemon)
+{
+    notify_systemd("STOPPING=1");
+    pthread_t watch;
+    if (pthread_create(&watch, NULL, end_at_once, daemon) == 0)
+        pthread_detach(watch);
+
+    if (daemon->links)
+        links_stop_receiving(daemon->links);
+    for (size_t i = 0; i < daemon->shard_count; i++)
+        shard_free(daemon->shards[i]);
+    daemon->shard_count = 0;
+    free(daemon->shards);
+
+    size_t undone = services_free(daemon->services, daemon->setup.settings.drain.ms);
+    daemon->setup.services = NULL;
+    links_free(daemon->links);
+    setup_release(&daemon->setup);
+    return undone;
+}
+
+int daemon_run(const char *config_path)
+{
+    struct daemon daemon = { .path = config_path };
+    pthread_mutex_init(&daemon.services_lock, NULL);
+    sigemptyset(&daemon.signals);
+    const int signals[] = { SIGTERM, SIGINT, SIGHUP, SIGUSR1 };
+    for (size_t i = 0; i < sizeof(signals) / sizeof(signals[0]); i++)
+        sigaddset(&daemon.signals, signals[i]);
+    /* Every thread inherits this: signals are waited for here alone. */
+    pthread_sigmask(SIG_BLOCK, &daemon.signals, NULL);
+    signal(SIGPIPE, SIG_IGN);
+
+    int status = 1;
+    if (start(&daemon) == 0) {
+        notify_systemd("READY=1");
+        log_info("running version=%s node=%s file=%s", TOCSIN_VERSION, daemon.identity.node,
+                 config_path);
+        wait_for_end(&daemon);
+        log_info("ending");
+        log_counters(&daemon);
+        status = 0;
+    }
+    size_t undone = stop(&daemon);
+    if (undone > 0) {
+        log_error("ended with %zu deliveries undone", undone);
+        status = 2;
+    } else if (status == 0) {
+        log_info("ended");
+    }
+    identity_release(&daemon.identity);
+    pthread_mutex_destroy(&daemon.services_lock);
+    return status;
+}

@@ -1,0 +1,278 @@
+/* SPDX-License-Identifier: MIT */
+
+#include "daemon/shard.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "delivery/services.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+
+#define BATCH_MESSAGES 256 /* routed before their deliveries are handed on */
+
+struct shard {
+    pthread_t thread;
+    bool started;
+
+    /* Under the lock. */
+    pthread_mutex_t lock;
+    pthread_cond_t work;    /* for the shard */
+    pthread_cond_t changed; /* for shard_set_engine() */
+    bool waiting;
+    bool stop;
+    struct message *first, *last;
+    struct engine *next_engine;
+    struct engine_stats stats; /* copied now and then from `engine` */
+
+    /* The thread's own. */
+    struct engine *engine;
+    struct engine_stats before;   /* of the engines before this one */
+    struct log_trouble *troubles; /* one a route of this engine */
+    struct log_trouble no_target;
+    struct log_trouble no_memory;
+    uint64_t out_of_memory;
+};
+
+static size_t route_count(struct engine *engine)
+{
+    size_t count = 0;
+    while (routes_at(engine_routes(engine), count))
+        count++;
+    return count;
+}
+
+static void stats_add(struct engine_stats *sum, const struct engine_stats *more)
+{
+    sum->messages += more->messages;
+    sum->unmatched += more->unmatched;
+    sum->deliveries += more->deliveries;
+    sum->missing_fields += more->missing_fields;
+    sum->no_target += more->no_target;
+    sum->out_of_memory += more->out_of_memory;
+    for (size_t i = 0; i < VERDICT_COUNT; i++)
+        sum->verdicts[i] += more->verdicts[i];
+}
+
+struct shard *shard_new(struct engine *engine)
+{
+    struct shard *shard = calloc(1, sizeof(*shard));
+    if (!shard)
+        return NULL;
+    shard->troubles = calloc(route_count(engine) + 1, sizeof(*shard->troubles));
+    if (!shard->troubles) {
+        free(shard);
+        return NULL;
+    }
+    pthread_mutex_init(&shard->lock, NULL);
+    pthread_cond_init(&shard->work, NULL);
+    pthread_cond_init(&shard->changed, NULL);
+    shard->engine = engine;
+    return shard;
+}
+
+/* ---- The thread ---- */
+
+/* What went wrong in a route is logged once, then ever more rarely. */
+static void log_decision(void *context, const struct decision *d)
+{
+    struct shard *shard = context;
+    const char *route = route_name(d->route);
+    if (log_enabled(TOCSIN_LOG_DEBUG))
+        log_debug("routed topic=%s route=%s: %s%s%s", d->message->topic, route,
+                  verdict_text(d->verdict), d->reason[0] ? ": " : "", d->reason);
+    bool bad = d->reason[0] != '\0' || d->missing > 0;
+    if (!bad)
+        return;
+    size_t index = 0;
+    while (routes_at(engine_routes(shard->engine), index) != d->route)
+        index++;
+    struct log_trouble *trouble = &shard->troubles[index];
+    uint64_t held_back = trouble->held_back;
+    if (!log_trouble_due(trouble, clock_mono_ms()))
+        return;
+    if (d->reason[0])
+        log_warning("route trouble route=%s topic=%s: %s: %s (%llu more since the last line)",
+                    route, d->message->topic, verdict_text(d->verdict), d->reason,
+                    (unsigned long long)held_back);
+    else
+        log_warning("route trouble route=%s topic=%s: %zu fields are missing and stay as they are "
+                    "written; give a default, {name?text} (%llu more since the last line)",
+                    route, d->message->topic, d->missing, (unsigned long long)held_back);
+}
+
+static void log_no_target(void *context, const struct route *route, const char *name)
+{
+    struct shard *shard = context;
+    if (log_trouble_due(&shard->no_target, clock_mono_ms()))
+        log_error(
+            "no such target name=%s route=%s: the notification went nowhere; add the target, or "
+            "correct the route's targets",
+            name, route_name(route));
+}
+
+static void settle(struct message *first)
+{
+    while (first) {
+        struct message *m = first;
+        first = m->next;
+        message_release_hold(m);
+        message_unref(m);
+    }
+}
+
+/* Routes a list of messages; deliveries leave in batches, and only then are the messages let go. */
+static void route_all(struct shard *shard, struct message *list)
+{
+    const struct engine_observer observer = {
+        .decided = log_decision,
+        .no_target = log_no_target,
+        .context = shard,
+    };
+    while (list) {
+        struct message *batch = list, *last = NULL;
+        struct delivery *first = NULL, **tail = &first;
+        for (size_t n = 0; list && n < BATCH_MESSAGES; n++) {
+            last = list;
+            list = list->next;
+            *tail = engine_message(shard->engine, last, &observer);
+            while (*tail)
+                tail = &(*tail)->next;
+        }
+        last->next = NULL;
+        if (first)
+            services_submit(first);
+        settle(batch);
+    }
+}
+
+static void look_at_memory(struct shard *shard, const struct engine_stats *stats)
+{
+    if (stats->out_of_memory > shard->out_of_memory &&
+        log_trouble_due(&shard->no_memory, clock_mono_ms()))
+        log_error("out of memory: %llu notifications could not be made so far",
+                  (unsigned long long)stats->out_of_memory);
+    shard->out_of_memory = stats->out_of_memory;
+}
+
+/* Under the lock: publishes the counters, and takes the engine that waits, if any. */
+static void take_engine(struct shard *shard, struct engine **old)
+{
+    struct engine_stats now;
+    engine_stats(shard->engine, &now);
+    look_at_memory(shard, &now);
+    shard->stats = shard->before;
+    stats_add(&shard->stats, &now);
+    *old = NULL;
+    if (!shard->next_engine)
+        return;
+    *old = shard->engine;
+    shard->before = shard->stats;
+    shard->out_of_memory = 0;
+    shard->engine = shard->next_engine;
+    shard->next_engine = NULL;
+    free(shard->troubles);
+    shard->troubles = calloc(route_count(shard->engine) + 1, sizeof(*shard->troubles));
+    if (!shard->troubles)
+        abort(); /* a few bytes at a reload: there is nothing to go on with */
+    pthread_cond_signal(&shard->changed);
+}
+
+static void *shard_main(void *context)
+{
+    struct shard *shard = context;
+    pthread_mutex_lock(&shard->lock);
+    for (;;) {
+        while (!shard->first && !shard->next_engine && !shard->stop) {
+            shard->waiting = true;
+            pthread_cond_wait(&shard->work, &shard->lock);
+            shard->waiting = false;
+        }
+        struct message *list = shard->first;
+        shard->first = shard->last = NULL;
+        if (list) {
+            pthread_mutex_unlock(&shard->lock);
+            route_all(shard, list);
+            pthread_mutex_lock(&shard->lock);
+        }
+        struct engine *old = NULL;
+        if (!shard->first || shard->next_engine)
+            take_engine(shard, &old);
+        if (old) {
+            pthread_mutex_unlock(&shard->lock);
+            engine_free(old);
+            pthread_mutex_lock(&shard->lock);
+        }
+        if (shard->stop && !shard->first)
+            break;
+    }
+    pthread_mutex_unlock(&shard->lock);
+    return NULL;
+}
+
+/* ---- From outside ---- */
+
+int shard_start(struct shard *shard)
+{
+    int rc = pthread_create(&shard->thread, NULL, shard_main, shard);
+    shard->started = rc == 0;
+    if (rc == 0)
+        pthread_setname_np(shard->thread, "shard");
+    return -rc;
+}
+
+void shard_push(struct shard *shard, struct message *first, struct message *last)
+{
+    last->next = NULL;
+    pthread_mutex_lock(&shard->lock);
+    if (shard->last)
+        shard->last->next = first;
+    else
+        shard->first = first;
+    shard->last = last;
+    bool wake = shard->waiting;
+    shard->waiting = false;
+    pthread_mutex_unlock(&shard->lock);
+    if (wake)
+        pthread_cond_signal(&shard->work);
+}
+
+void shard_set_engine(struct shard *shard, struct engine *engine)
+{
+    pthread_mutex_lock(&shard->lock);
+    assert(shard->started && !shard->next_engine);
+    shard->next_engine = engine;
+    pthread_cond_signal(&shard->work);
+    while (shard->next_engine)
+        pthread_cond_wait(&shard->changed, &shard->lock);
+    pthread_mutex_unlock(&shard->lock);
+}
+
+void shard_add_stats(struct shard *shard, struct engine_stats *sum)
+{
+    pthread_mutex_lock(&shard->lock);
+    stats_add(sum, &shard->stats);
+    pthread_mutex_unlock(&shard->lock);
+}
+
+void shard_free(struct shard *shard)
+{
+    if (!shard)
+        return;
+    if (shard->started) {
+        pthread_mutex_lock(&shard->lock);
+        shard->stop = true;
+        pthread_cond_signal(&shard->work);
+        pthread_mutex_unlock(&shard->lock);
+        pthread_join(shard->thread, NULL);
+    }
+    settle(shard->first);
+    engine_free(shard->engine);
+    free(shard->troubles);
+    pthread_cond_destroy(&shard->changed);
+    pthread_cond_destroy(&shard->work);
+    pthread_mutex_destroy(&shard->lock);
+    free(shard);
+}
