@@ -180,16 +180,28 @@ tidy: test-deps ## clang-tidy over the C sources
 .PHONY: demo
 demo: demo-deps ## build, then show the main job (SECONDS=n to end by itself)
 	@$(MAKE) --no-print-directory compile
-	@BUILD=$(B) $(if $(filter command line,$(origin SECONDS)),SECONDS=$(SECONDS)) examples/first-steps/demo
+	@BUILD=$(B) $(if $(filter command,$(origin SECONDS)),DEMO_SECONDS=$(SECONDS)) examples/first-steps/demo
+
+COMMANDS = run check explain send plugins help version
+.PHONY: man
+man: all ## write the manual pages to build/man
+	@mkdir -p build/man
+	@for c in $(COMMANDS); do $(B)/tocsin help --man $$c >build/man/tocsin-$$c.1; done
+	@$(B)/tocsin help --man tocsin >build/man/tocsin.1
+	@$(B)/tocsin help --man tocsin.conf >build/man/tocsin.conf.5
 
 .PHONY: install
-install: all ## install below PREFIX= (and DESTDIR=)
+install: man ## install below PREFIX= (and DESTDIR=)
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PLUGINDIR) $(DESTDIR)$(PREFIX)/include/tocsin \
-	  $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/man/man7 \
+	  $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/man/man5 \
 	  $(DESTDIR)$(SYSCONFDIR)/tocsin/conf.d
 	install -m 755 $(B)/tocsin $(DESTDIR)$(PREFIX)/bin/
 	install -m 644 $(PLUGIN_SO) $(DESTDIR)$(PLUGINDIR)/
 	install -m 644 core/include/tocsin/*.h $(DESTDIR)$(PREFIX)/include/tocsin/
+	install -m 644 build/man/*.1 $(DESTDIR)$(PREFIX)/share/man/man1/
+	install -m 644 build/man/*.5 $(DESTDIR)$(PREFIX)/share/man/man5/
+	install -d $(DESTDIR)$(PREFIX)/share/doc/tocsin
+	install -m 644 $(wildcard plugins/*/*.md) $(DESTDIR)$(PREFIX)/share/doc/tocsin/
 	test -e $(DESTDIR)$(SYSCONFDIR)/tocsin/tocsin.conf || \
 	  install -m 640 conf/tocsin.conf $(DESTDIR)$(SYSCONFDIR)/tocsin/
 

@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: MIT */
-#include <stdio.h>
-int main(void)
+
+/* The program: everything is a command, see core/cli. */
+
+#include "cli/cli.h"
+
+int main(int argc, char **argv)
 {
-    puts("tocsin " TOCSIN_VERSION);
-    return 0;
+    return cli_main(argc, argv);
 }

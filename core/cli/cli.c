@@ -1,0 +1,192 @@
+/* SPDX-License-Identifier: MIT */
+
+#include "cli/cli.h"
+
+#include "base/nearest.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#define LINE_WIDTH 80
+
+const struct cli_command *const cli_commands[] = {
+    &cli_run, &cli_check, &cli_explain, &cli_send, &cli_plugins, &cli_help, &cli_version, NULL,
+};
+
+const struct cli_command *cli_command_named(const char *name)
+{
+    for (size_t i = 0; cli_commands[i]; i++)
+        if (strcmp(cli_commands[i]->name, name) == 0)
+            return cli_commands[i];
+    return NULL;
+}
+
+int cli_misused(const struct cli_command *command, const char *format, ...)
+{
+    va_list args;
+    fprintf(stderr, "tocsin %s: ", command->name);
+    va_start(args, format);
+    vfprintf(stderr, format, args);
+    va_end(args);
+    fprintf(stderr, "\nTry `tocsin %s --help`.\n", command->name);
+    return CLI_USAGE;
+}
+
+int cli_print(struct buf *out)
+{
+    bool good =
+        !out->error && fwrite(buf_str(out), 1, out->len, stdout) == out->len && fflush(stdout) == 0;
+    buf_release(out);
+    return good ? CLI_OK : CLI_FAILED;
+}
+
+const char *cli_value(const struct cli_command *command, const struct cli_args *args,
+                      const char *name)
+{
+    for (size_t i = 0; command->options[i].name; i++)
+        if (strcmp(command->options[i].name, name) == 0)
+            return args->values[i];
+    return NULL;
+}
+
+/* ---- Help ---- */
+
+static void add_option(const struct cli_option *option, struct buf *out)
+{
+    size_t start = out->len;
+    if (option->letter)
+        buf_addf(out, "  -%c, ", option->letter);
+    else
+        buf_add_str(out, "      ");
+    buf_addf(out, "--%s%s%s", option->name, option->argument ? " " : "",
+             option->argument ? option->argument : "");
+    size_t width = out->len - start;
+    buf_add_fill(out, ' ', width < 26 ? 26 - width : 2);
+    buf_addf(out, "%s\n", option->help);
+}
+
+void cli_add_help(const struct cli_command *command, struct buf *out)
+{
+    buf_addf(out, "tocsin %s: %s\n\nUsage: tocsin %s [OPTION]...%s%s\n\n%s\n\nOptions:\n",
+             command->name, command->summary, command->name, command->arguments[0] ? " " : "",
+             command->arguments, command->description);
+    for (const struct cli_option *o = command->options; o->name; o++)
+        add_option(o, out);
+    add_option(&(struct cli_option){ "help", 'h', NULL, "Show this help." }, out);
+    buf_addf(out, "\nExit status: %s\n",
+             command->exit_status ? command->exit_status
+                                  : "0 if it worked, 1 if not, 2 for a call "
+                                    "that makes no sense.");
+    buf_addf(out, "Example:     %s\n", command->example);
+}
+
+void cli_add_overview(struct buf *out)
+{
+    buf_add_str(out, "tocsin turns MQTT messages into notifications.\n\nUsage: tocsin COMMAND "
+                     "[OPTION]... [ARGUMENT]...\n\nCommands:\n");
+    for (size_t i = 0; cli_commands[i]; i++)
+        buf_addf(out, "  %-10s%s\n", cli_commands[i]->name, cli_commands[i]->summary);
+    buf_add_str(out, "\n`tocsin COMMAND --help` tells more of one.\n"
+                     "Sections of the configuration, for `tocsin help SECTION`:\n ");
+    size_t column = 1;
+    for (const struct cli_section *s = cli_sections; s->name; s++) {
+        if (column + strlen(s->name) + 1 > LINE_WIDTH) {
+            buf_add_str(out, "\n ");
+            column = 1;
+        }
+        buf_addf(out, " %s", s->name);
+        column += strlen(s->name) + 1;
+    }
+    buf_add_str(out, ", and each plugin.\n");
+}
+
+/* ---- Parsing ---- */
+
+/* Builds getopt's tables from ours. */
+static void build_tables(const struct cli_command *command, struct option *longs, char *shorts)
+{
+    size_t n = 0;
+    *shorts++ =
+        '+'; /* what begins with '-' after the first argument is an argument: a payload of -5 */
+    *shorts++ = ':';
+    for (; command->options[n].name; n++) {
+        const struct cli_option *o = &command->options[n];
+        longs[n] = (struct option){
+            .name = o->name,
+            .has_arg = o->argument ? required_argument : no_argument,
+            .val = 256 + (int)n,
+        };
+        if (o->letter)
+            *shorts++ = o->letter;
+        if (o->letter && o->argument)
+            *shorts++ = ':';
+    }
+    longs[n++] = (struct option){ .name = "help", .has_arg = no_argument, .val = 'h' };
+    longs[n] = (struct option){ 0 };
+    *shorts++ = 'h';
+    *shorts = '\0';
+}
+
+static size_t option_by_letter(const struct cli_command *command, int letter)
+{
+    size_t i = 0;
+    while (command->options[i].name && command->options[i].letter != letter)
+        i++;
+    return i;
+}
+
+static int parse_and_run(const struct cli_command *command, int argc, char **argv)
+{
+    struct option longs[CLI_MAX_OPTIONS + 2];
+    char shorts[2 * CLI_MAX_OPTIONS + 4];
+    build_tables(command, longs, shorts);
+    struct cli_args args = { 0 };
+    opterr = 0;
+    int letter;
+    while ((letter = getopt_long(argc, argv, shorts, longs, NULL)) != -1) {
+        if (letter == 'h') {
+            struct buf out = BUF_INIT(65536);
+            cli_add_help(command, &out);
+            return cli_print(&out);
+        }
+        if (letter == ':')
+            return cli_misused(command, "%s wants a value", argv[optind - 1]);
+        if (letter == '?')
+            return cli_misused(command, "there is no option %s", argv[optind - 1]);
+        size_t i = letter >= 256 ? (size_t)(letter - 256) : option_by_letter(command, letter);
+        args.values[i] = optarg ? optarg : "";
+    }
+    args.rest = argv + optind;
+    args.rest_count = (size_t)(argc - optind);
+    if (args.rest_count < command->least || args.rest_count > command->most)
+        return cli_misused(command, "usage: tocsin %s [OPTION]... %s", command->name,
+                           command->arguments);
+    return command->run(&args);
+}
+
+int cli_main(int argc, char **argv)
+{
+    const char *name = argc > 1 ? argv[1] : "--help";
+    if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0) {
+        struct buf out = BUF_INIT(65536);
+        cli_add_overview(&out);
+        int status = cli_print(&out);
+        return argc > 1 ? status : CLI_USAGE;
+    }
+    if (strcmp(name, "--version") == 0 || strcmp(name, "-V") == 0)
+        name = "version";
+    const struct cli_command *command = cli_command_named(name);
+    if (!command) {
+        struct nearest nearest = { .wrong = name };
+        for (size_t i = 0; cli_commands[i]; i++)
+            nearest_try(&nearest, cli_commands[i]->name);
+        fprintf(stderr, "tocsin: there is no command \"%s\"", name);
+        fprintf(stderr, nearest.best ? ", did you mean \"%s\"?\n" : ", try `tocsin help`\n",
+                nearest.best);
+        return CLI_USAGE;
+    }
+    return parse_and_run(command, argc - 1, argv + 1);
+}

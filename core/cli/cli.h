@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: MIT */
+
+/*
+ * The command line: one file a subcommand, each with a table of its options, from which parsing, --help and
+ * the manual page come. Main thread.
+ */
+
+#ifndef TOCSIN_CLI_CLI_H
+#define TOCSIN_CLI_CLI_H
+
+#include "base/buf.h"
+#include "tocsin/plugin.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+
+/* Exit statuses, beside those that a command explains itself. */
+enum {
+    CLI_OK = 0,
+    CLI_FAILED = 1,
+    CLI_USAGE = 2
+};
+
+struct cli_option {
+    const char *name;     /* "config" for --config */
+    char letter;          /* 'c' for -c; 0 for none */
+    const char *argument; /* "FILE"; NULL for a flag */
+    const char *help;
+};
+
+#define CLI_MAX_OPTIONS 16
+
+struct cli_args {
+    const char
+        *values[CLI_MAX_OPTIONS]; /* by the place in the table; "" for a flag; NULL: not given */
+    char **rest;
+    size_t rest_count;
+};
+
+struct cli_command {
+    const char *name;
+    const char *summary;              /* one line */
+    const char *arguments;            /* "TOPIC PAYLOAD", or "" */
+    const char *description;          /* paragraphs, divided by empty lines */
+    const char *exit_status;          /* what it means; NULL: 0, 1 and 2 as everybody has it */
+    const char *example;              /* a line that works */
+    const struct cli_option *options; /* ends with an entry without a name */
+    size_t least, most;               /* how many arguments */
+    int (*run)(const struct cli_args *args);
+};
+
+/* All commands, NULL at the end. */
+extern const struct cli_command *const cli_commands[];
+const struct cli_command *cli_command_named(const char *name);
+
+extern const struct cli_command cli_run, cli_check, cli_plugins, cli_explain, cli_send, cli_help,
+    cli_version;
+
+/* Runs the command that argv names. Returns the exit status. */
+int cli_main(int argc, char **argv);
+
+/* Help for a command, and for all of them. */
+void cli_add_help(const struct cli_command *command, struct buf *out);
+void cli_add_overview(struct buf *out);
+
+/* The value of an option; NULL if it was not given. */
+const char *cli_value(const struct cli_command *command, const struct cli_args *args,
+                      const char *name);
+
+/* Complains on standard error, "tocsin COMMAND: ...", and returns CLI_USAGE. */
+int cli_misused(const struct cli_command *command, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+
+/* Prints a buffer on standard output and releases it. Returns CLI_OK, or CLI_FAILED when it cannot be
+ * written or the buffer had failed. */
+int cli_print(struct buf *out);
+
+/* ---- Sections of the configuration, for help, the sample and the manual ---- */
+
+struct cli_section {
+    const char *name;
+    const char *where;   /* how it stands in the file */
+    const char *summary; /* what it is for */
+    const struct tocsin_option *table;
+};
+
+extern const struct cli_section cli_sections[]; /* ends with an entry without a name */
+
+/* Manual pages in mdoc(7): of the program with its commands (tocsin.1), of one command, of the
+ * configuration (tocsin.conf.5). */
+void manual_add_program(struct buf *out);
+void manual_add_command(const struct cli_command *command, struct buf *out);
+void manual_add_configuration(struct buf *out);
+
+/* The commented sample of a configuration. */
+void sample_add(struct buf *out);
+
+#endif
