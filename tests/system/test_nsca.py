@@ -67,6 +67,13 @@ def test_the_reference_cipher_gives_the_vectors(method):
     assert cipher.apply(plain, decrypt=False)[:32].hex() == head
 
 
+@pytest.mark.parametrize("row", VECTORS["send_nsca"], ids=lambda row: f"{row['method']}-{row['bytes']}")
+def test_the_reference_reader_reads_what_send_nsca_wrote(row):
+    packet = Packet(Cipher(row["method"]).apply(bytes.fromhex(row["hex"])))
+    assert (packet.host, packet.service, packet.code) == (b"router.example", b"mqtt/temp", 1)
+    assert packet.output.decode() == VECTORS["result"]["output"]
+
+
 @pytest.mark.parametrize("method", NUMBERS)
 @pytest.mark.parametrize("size", ["legacy", "full"])
 def test_packets_are_those_of_the_vectors_but_for_random_padding(method, size):
