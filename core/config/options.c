@@ -358,28 +358,37 @@ static void each_string(struct reading *r,
     r->node = list;
 }
 
+/* An array for these strings and the NULL after them, the last block of the memory. */
+static const char **strings_new(struct reading *r)
+{
+    bool many = r->node && conf_node_type(r->node) == CONF_LIST;
+    const char **items =
+        memory_block(r->memory, (many ? conf_node_count(r->node) : 1) + 1, sizeof(*items));
+    if (!items)
+        no_memory(r);
+    return items;
+}
+
+static const char **strings_last(const struct reading *r)
+{
+    return (const char **)r->memory->blocks[r->memory->block_count - 1];
+}
+
 static void take_item(struct reading *r, const struct conf_node *node, const char *text,
                       size_t index)
 {
     (void)node;
     (void)index;
     struct tocsin_list *list = r->field;
-    const char **items = (const char **)r->memory->blocks[r->memory->block_count - 1];
-    items[list->count++] = text;
+    strings_last(r)[list->count++] = text;
 }
 
 static void read_list(struct reading *r)
 {
     struct tocsin_list *list = r->field;
-    bool many = r->node && conf_node_type(r->node) == CONF_LIST;
-    const char **items =
-        memory_block(r->memory, (many ? conf_node_count(r->node) : 1) + 1, sizeof(*items));
-    if (!items) {
-        no_memory(r);
-        return;
-    }
-    list->items = items;
-    each_string(r, take_item);
+    list->items = strings_new(r);
+    if (list->items)
+        each_string(r, take_item);
 }
 
 static void read_format(struct reading *r)
@@ -399,14 +408,16 @@ static void take_format(struct reading *r, const struct conf_node *node, const c
     (void)index;
     struct tocsin_formats *formats = r->field;
     if (memory_add_format(r, node, text))
-        formats->count++;
+        strings_last(r)[formats->count++] = text;
 }
 
 static void read_formats(struct reading *r)
 {
     struct tocsin_formats *formats = r->field;
     formats->first = r->memory->format_count;
-    each_string(r, take_format);
+    formats->texts = strings_new(r);
+    if (formats->texts)
+        each_string(r, take_format);
 }
 
 static void read_tree(struct reading *r)

@@ -112,6 +112,8 @@ static void every_type_is_read_from_the_file(void **state)
     assert_int_equal(o.all.path.index, 0);
     assert_int_equal(o.all.arguments.first, 1);
     assert_int_equal(o.all.arguments.count, 2);
+    assert_string_equal(o.all.arguments.texts[0], "-s");
+    assert_string_equal(o.all.arguments.texts[1], "{y}");
     assert_string_equal(o.memory.formats[2].text, "{y}");
     assert_int_equal(conf_node_line(o.memory.formats[2].node), 3);
     assert_ptr_equal(o.all.tls, conf_node_get(conf_root(o.conf), "tls"));
