@@ -3,6 +3,7 @@
 /* Plugins: found, loaded, and checked before anything in them is used. Main thread. */
 
 #include "base/nearest.h"
+#include "config/options.h"
 #include "delivery/services.h"
 
 #include <dirent.h>
@@ -86,6 +87,8 @@ static int check_table(const struct tocsin_option *table, size_t struct_size,
             buf_addf(why, "its option '%s' %s", o->name, wrong);
             return -EINVAL;
         }
+        if (!options_default_valid(o, why))
+            return -EINVAL;
     }
     return 0;
 }

@@ -630,6 +630,8 @@ static void errors_say_where_and_what_to_write(void **state)
         { "s = { plugin = \"oldabi\"; };", "it is made for plugin ABI 2, and this program has 1" },
         { "s = { plugin = \"misnamed\"; };", "it calls itself 'another'" },
         { "s = { plugin = \"badtable\"; };", "its option 'on' lies outside its struct" },
+        { "s = { plugin = \"baddefault\"; };",
+          "the default of 'port' 70000 is out of range, write 1 to 65535" },
         { "s = { plugin = \"shorttable\"; };", "another size" },
         { "s = { plugin = \"scripted\"; mod = 3; };",
           "services.s.mod: unknown option, did you mean" },
@@ -704,8 +706,8 @@ static void plugins_of_a_folder_are_listed(void **state)
 {
     (void)state;
     char **names = plugin_names(host.plugin_dir);
-    static const char *const want[] = { "badtable", "misnamed", "oldabi", "scripted",
-                                        "shorttable" };
+    static const char *const want[] = { "baddefault", "badtable", "misnamed",
+                                        "oldabi",     "scripted", "shorttable" };
     for (size_t i = 0; i < ROWS(want); i++)
         CHECK(names[i] && strcmp(names[i], want[i]) == 0, "%zu: %s", i, names[i]);
     assert_null(names[ROWS(want)]);
