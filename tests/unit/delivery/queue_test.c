@@ -27,12 +27,18 @@ static const struct queue_rules RULES = {
     .max_bytes = 1024 * 1024,
 };
 
-static void bench_init(struct bench *b, size_t workers, const struct queue_rules *rules)
+static void bench_init_seed(struct bench *b, size_t workers, const struct queue_rules *rules,
+                            uint64_t seed)
 {
     *b = (struct bench){ .names = { .service = "s", .name = "t" }, .now = 1000 * 1000 };
-    b->queue = queue_new(workers, 42);
+    b->queue = queue_new(workers, seed);
     b->a = queue_add_target(b->queue, rules);
     b->b = queue_add_target(b->queue, rules);
+}
+
+static void bench_init(struct bench *b, size_t workers, const struct queue_rules *rules)
+{
+    bench_init_seed(b, workers, rules, 42);
 }
 
 static void count_taken(struct message *message, void *context)
@@ -280,10 +286,7 @@ static void backoff_is_random_and_grows_to_its_limit(void **state)
     rules.retry_max_ms = 8000;
     for (int round = 0; round < 200; round++) {
         struct bench b;
-        bench_init(&b, 1, &rules);
-        queue_free(b.queue);
-        b.queue = queue_new(1, (uint64_t)round * 7919 + 3);
-        b.a = queue_add_target(b.queue, &rules);
+        bench_init_seed(&b, 1, &rules, (uint64_t)round * 7919 + 3);
         submit(&b, b.a, "x", "1");
         for (size_t i = 0; i < ROWS(most); i++) {
             TAKEN(&b, "1");
@@ -349,13 +352,8 @@ static void rate_limit_allows_so_many_at_once_and_then_one_an_interval(void **st
     settle(&b, "s");
     b.now += 1000;
     TAKEN(&b, "4 5");
-    settle(&b, "x."); /* what was not tried costs nothing */
-    TAKEN(&b, "");
-    assert_int_equal(wait_due(&b), 500);
-    TAKEN(&b, "5");
-    settle(&b, "r");
-    assert_true(wait_due(&b) >= 500); /* another try counts, too */
-    b.now += 3600 * 1000;             /* a long rest saves up no more than the limit */
+    settle(&b, "xr");
+    b.now += 3600 * 1000; /* a long rest saves up no more than the limit */
     TAKEN(&b, "5");
     settle(&b, "s");
     TAKEN(&b, "6");
@@ -417,6 +415,98 @@ static void recovery_does_not_shorten_what_the_plugin_asked_for(void **state)
     wait_due(&b);
     assert_int_equal(b.now, asked);
     TAKEN(&b, "x1");
+    settle(&b, "s");
+    bench_release(&b);
+}
+
+static void recovery_makes_lanes_due_that_had_longer_to_wait(void **state)
+{
+    (void)state;
+    struct bench b;
+    struct queue_rules rules = RULES;
+    rules.retry_initial_ms = rules.retry_max_ms = 3600 * 1000;
+    bench_init(&b, 1, &rules);
+    for (int i = 0; i < 20; i++)
+        submit(&b, b.a, (char[]){ (char)('a' + i), '\0' }, "1");
+    take(&b);
+    settle(&b, "rrrrrrrrrrrrrrrrrrrr"); /* each waits for up to an hour */
+    wait_due(&b);
+    take_upto(&b, 1);
+    settle(&b, "s");
+    assert_int_equal(queue_due(b.queue, 0, b.now), b.now);
+    take(&b);
+    assert_int_equal(b.n, 19);
+    settle(&b, "sssssssssssssssssss");
+    bench_release(&b);
+}
+
+static void several_failures_of_a_topic_in_one_batch_keep_their_order(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 1; seed < 30; seed++) {
+        struct bench b;
+        bench_init_seed(&b, 1, &RULES, seed * 7919);
+        for (int i = 1; i <= 4; i++)
+            submit(&b, b.a, "x", (char[]){ (char)('0' + i), '\0' });
+        assert_string_equal(take(&b), "1 2 3 4");
+        settle(&b, "rrr."); /* the plugin went on, against the rules */
+        assert_string_equal(take_next(&b), "1");
+        settle(&b, "s");
+        assert_string_equal(take(&b), "2 3 4");
+        settle(&b, "sss");
+        assert_int_equal(queue_due(b.queue, 0, b.now), QUEUE_NEVER);
+        bench_release(&b);
+    }
+}
+
+static void what_was_not_tried_does_not_count_for_the_rate(void **state)
+{
+    (void)state;
+    struct bench b;
+    struct queue_rules rules = RULES;
+    rules.rate_limit = 2;
+    rules.rate_per_ms = 1000;
+    bench_init(&b, 1, &rules);
+    submit(&b, b.a, "x", "1");
+    submit(&b, b.a, "y", "2");
+    submit(&b, b.a, "z", "3");
+    TAKEN(&b, "1 2");
+    settle(&b, "r.");
+    TAKEN(&b, "2");
+    settle(&b, "s");
+    TAKEN(&b, "");
+    bench_release(&b);
+}
+
+static void a_target_that_is_down_is_tried_by_one_worker_only(void **state)
+{
+    (void)state;
+    struct bench b;
+    bench_init(&b, 2, &RULES);
+    char of[2] = { 0 }; /* a topic of each worker */
+    for (char c = 'a'; !of[0] || !of[1]; c++) {
+        submit(&b, b.a, (char[]){ c, '\0' }, "1");
+        for (size_t w = 0; w < 2; w++) {
+            b.n = queue_take(b.queue, w, b.now, b.batch, 1);
+            if (b.n > 0)
+                of[w] = c;
+            settle(&b, b.n > 0 ? "s" : "");
+        }
+    }
+    for (int i = 0; i < 3; i++) {
+        submit(&b, b.a, (char[]){ of[0], '\0' }, "1");
+        take_next(&b);
+        settle(&b, "r");
+    }
+    submit(&b, b.a, (char[]){ of[1], '\0' }, "2");
+    take_next(&b);
+    struct delivery *other[1];
+    assert_int_equal(queue_due(b.queue, 1, b.now), QUEUE_NEVER);
+    assert_int_equal(queue_take(b.queue, 1, b.now, other, 1), 0);
+    settle(&b, "s");
+    assert_int_equal(queue_due(b.queue, 1, b.now), b.now);
+    b.n = queue_take(b.queue, 1, b.now, b.batch, 1);
+    assert_int_equal(b.n, 1);
     settle(&b, "s");
     bench_release(&b);
 }
@@ -514,6 +604,60 @@ static void bytes_are_bounded_but_one_delivery_always_has_a_place(void **state)
     assert_int_equal(b.taken, 3);
 }
 
+static void nobody_overtakes_those_that_hold(void **state)
+{
+    (void)state;
+    struct bench b;
+    struct queue_rules rules = RULES;
+    char large[2000];
+    memset(large, 'L', sizeof(large) - 1);
+    large[sizeof(large) - 1] = '\0';
+    rules.max_bytes = 3000;
+    bench_init(&b, 1, &rules);
+    assert_int_equal(submit_message(&b, b.a, "x", "1", 1), QUEUE_PLACED);
+    assert_int_equal(submit_message(&b, b.a, "x", large, 1), QUEUE_PLACED);
+    assert_int_equal(submit_message(&b, b.a, "x", large, 1), QUEUE_HELD);
+    assert_string_equal(take_upto(&b, 1), "1"); /* there is room for a small one now, not a large */
+    settle(&b, "s");
+    assert_int_equal(submit_message(&b, b.a, "x", "2", 1), QUEUE_HELD);
+    assert_int_equal(submit_message(&b, b.a, "x", "3", 0), QUEUE_DROPPED);
+    bench_release(&b);
+}
+
+static void what_comes_from_another_queue_keeps_its_age_and_its_hold(void **state)
+{
+    (void)state;
+    struct bench b;
+    struct queue_rules rules = RULES;
+    rules.max_messages = 1;
+    rules.max_age_ms = 10 * 1000;
+    bench_init(&b, 1, &rules);
+    submit(&b, b.a, "x", "1");
+    submit(&b, b.a, "x", "2");
+    submit(&b, b.a, "x", "3");
+    struct delivery *list = queue_empty(b.queue);
+    assert_int_equal(queue_count(b.queue), 0);
+    b.now += 9999;
+    while (list) {
+        struct delivery *d = list;
+        list = d->next;
+        size_t worker;
+        queue_submit(b.queue, b.b, d, b.now, &worker);
+    }
+    assert_int_equal(b.taken, 1);
+    assert_string_equal(take_upto(&b, 1), "1");
+    b.now++;
+    assert_int_equal(settle(&b, "r")[0], QUEUE_GIVEN_UP);
+    assert_int_equal(b.taken, 2); /* 2 has the place, 3 still holds */
+    struct target_stats stats;
+    queue_target_stats(b.b, &stats);
+    assert_int_equal(stats.held, 1);
+    TAKEN(&b, "2 3");
+    settle(&b, "ss");
+    assert_int_equal(b.taken, 3);
+    bench_release(&b);
+}
+
 static void what_holds_for_a_lost_connection_is_forgotten(void **state)
 {
     (void)state;
@@ -527,7 +671,10 @@ static void what_holds_for_a_lost_connection_is_forgotten(void **state)
     TAKEN(&b, "1 2 3");
     settle(&b, "rr."); /* 1 and 2 in a lane, 3 fresh */
     submit(&b, b.a, "z", "4");
+    submit(&b, b.a, "a", "5");
     assert_string_equal(take_upto(&b, 1), "3");
+    b.n = queue_take(b.queue, 0, b.now, b.batch + 1, 1) + 1;
+    assert_string_equal(b.batch[1]->view.text, "4");
 
     assert_null(queue_forget_held(b.queue, "home", 2));
     assert_null(queue_forget_held(b.queue, "elsewhere", 1));
@@ -539,10 +686,11 @@ static void what_holds_for_a_lost_connection_is_forgotten(void **state)
         gone = next;
         n++;
     }
-    assert_int_equal(n, 2); /* 2 and 4; 3 is on its way, 1 has a place */
-    enum queue_fate *fates = settle(&b, "r");
+    assert_int_equal(n, 2); /* 2 and 5; 3 and 4 are on their way, 1 has a place */
+    enum queue_fate *fates = settle(&b, "r.");
     assert_int_equal(fates[0], QUEUE_FORGOTTEN);
-    assert_int_equal(b.taken, 4);
+    assert_int_equal(fates[1], QUEUE_FORGOTTEN);
+    assert_int_equal(b.taken, 5);
     assert_int_equal(queue_count(b.queue), 1);
     assert_string_equal(take_next(&b), "1");
     settle(&b, "s");
@@ -635,6 +783,12 @@ TEST_SUITE("delivery queue", cmocka_unit_test(deliveries_come_in_order_of_arriva
            cmocka_unit_test(a_delivery_is_given_up_after_its_attempts_or_its_age),
            cmocka_unit_test(beyond_the_bound_qos_1_holds_and_qos_0_is_dropped),
            cmocka_unit_test(bytes_are_bounded_but_one_delivery_always_has_a_place),
+           cmocka_unit_test(recovery_makes_lanes_due_that_had_longer_to_wait),
+           cmocka_unit_test(several_failures_of_a_topic_in_one_batch_keep_their_order),
+           cmocka_unit_test(what_was_not_tried_does_not_count_for_the_rate),
+           cmocka_unit_test(a_target_that_is_down_is_tried_by_one_worker_only),
+           cmocka_unit_test(nobody_overtakes_those_that_hold),
+           cmocka_unit_test(what_comes_from_another_queue_keeps_its_age_and_its_hold),
            cmocka_unit_test(what_holds_for_a_lost_connection_is_forgotten),
            cmocka_unit_test(a_topic_of_a_target_always_goes_to_the_same_worker),
            cmocka_unit_test(order_holds_under_a_storm_of_random_results));

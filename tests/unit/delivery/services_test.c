@@ -22,6 +22,7 @@ static struct {
     pthread_mutex_t lock;
     pthread_cond_t changed;
     char log[SENT_MAX][24]; /* "target text" of what was sent, in order */
+    size_t published;
     size_t sent, calls, blocked, opened, closed, reopened, taken;
     char failing[24];    /* the text that is to be retried, "*" for all */
     char failing_on[24]; /* the target that retries all */
@@ -49,6 +50,10 @@ static void on_send(const struct tocsin_host *host, struct tocsin_delivery *cons
                 pthread_cond_wait(&plugin.changed, &plugin.lock);
             plugin.blocked--;
             plugin.read_after += strlen(d->message->text) + strlen(d->message->topic);
+            struct tocsin_publication publication = { .topic = "x", .error = 1 };
+            struct tocsin_publication *publications[] = { &publication };
+            host->publish(host, "home", publications, 1, 1000);
+            plugin.published += publication.error == 0;
             d->verdict = TOCSIN_SENT; /* nobody listens any more */
             pthread_cond_broadcast(&plugin.changed);
             break;
@@ -159,8 +164,20 @@ static void set_failing(const char *text, const char *target, size_t times)
 
 /* ---- Services from a text ---- */
 
+static void on_publish(void *context, const char *link,
+                       struct tocsin_publication *const *publications, size_t n, int64_t timeout_ms)
+{
+    (void)context;
+    (void)link;
+    (void)timeout_ms;
+    for (size_t i = 0; i < n; i++)
+        publications[i]->error = 0;
+}
+
 static const char *const links[] = { "home", "garden" };
-static struct services_host host = { .node = "test", .links = links, .link_count = 2 };
+static struct services_host host = {
+    .node = "test", .links = links, .link_count = 2, .publish = on_publish
+};
 
 static int set_up(void **state)
 {
@@ -181,7 +198,7 @@ static int set_up(void **state)
     plugin.sent = plugin.calls = plugin.blocked = plugin.opened = plugin.closed = 0;
     plugin.reopened = plugin.taken = plugin.read_after = plugin.open_fails = 0;
     plugin.failing[0] = plugin.failing_on[0] = plugin.hanging[0] = '\0';
-    plugin.fail_times = 0;
+    plugin.fail_times = plugin.published = 0;
     plugin.gate_shut = false;
     pthread_mutex_unlock(&plugin.lock);
     return 0;
@@ -365,22 +382,25 @@ static void a_call_that_hangs_is_given_up_and_its_delivery_tried_again(void **st
     (void)state;
     struct services *services =
         make("s = { plugin = \"scripted\"; deadline = \"50ms\"; " QUICK " }; "
-             "other = { plugin = \"scripted\"; };",
+             "other = { plugin = \"scripted\"; deadline = \"50ms\"; " QUICK " };",
              NULL);
-    log_set_level(TOCSIN_LOG_ERROR);
     strcpy(plugin.hanging, "hang");
     set_gate(true);
     services_start(services);
     struct target *t = target(services, "s", "default");
     submit(t, "x", "hang", 1);
     await(&plugin.blocked, 1, "blocked");
-    submit(target(services, "other", "default"), "x", "o", 1);
+    struct target *other = target(services, "other", "default");
+    submit(other, "x", "o", 1);
     await(&plugin.sent, 1, "sent by the other service");
 
-    /* Each try hangs, until there are too many: then the service waits. */
+    /* Each try hangs, until there are too many: then the service waits. While it does, another service goes
+     * through the same, so there was time enough. */
     await_stats(t, five_retried, "retried");
-    assert_int_equal(now(&plugin.blocked), 5);
     submit(t, "y", "later", 1);
+    submit(other, "x", "hang", 1);
+    await_stats(other, five_retried, "retried by the other service");
+    assert_int_equal(now(&plugin.blocked), 10);
     struct target_stats stats;
     services_target_stats(t, &stats);
     assert_int_equal(stats.sent, 0);
@@ -388,12 +408,14 @@ static void a_call_that_hangs_is_given_up_and_its_delivery_tried_again(void **st
 
     /* They come back; what they say does not count, and one of them starts a worker. */
     set_gate(false);
-    await(&plugin.sent, 3, "sent");
     await_stats(t, all_done, "done");
+    await_stats(other, all_done, "done by the other service");
     services_target_stats(t, &stats);
     assert_int_equal(stats.sent, 2);
     assert_int_equal(services_free(services, 10 * 1000), 0);
-    assert_int_equal(plugin.read_after, 5 * strlen("hangx"));
+    assert_int_equal(plugin.sent, 4);
+    assert_int_equal(plugin.read_after, 10 * strlen("hangx"));
+    assert_int_equal(plugin.published, 0); /* they reach nobody any more */
     await(&plugin.closed, plugin.opened, "closed");
 }
 
@@ -487,6 +509,21 @@ static void beyond_the_bound_messages_are_taken_over_only_when_there_is_room(voi
     assert_int_equal(services_free(services, 10 * 1000), 0);
 }
 
+static void a_place_goes_to_a_message_that_holds_before_it_is_sent(void **state)
+{
+    (void)state;
+    struct services *services =
+        make("s = { plugin = \"scripted\"; " QUICK " queue = { max_messages = 1; }; };", NULL);
+    set_failing("2", "", SIZE_MAX);
+    submit(target(services, "s", "default"), "x", "1", 1);
+    submit(target(services, "s", "default"), "y", "2", 1);
+    assert_int_equal(plugin.taken, 1);
+    services_start(services);
+    await(&plugin.taken, 2, "taken");
+    set_failing("", "", 0);
+    assert_int_equal(services_free(services, 10 * 1000), 0);
+}
+
 static void a_service_that_cannot_be_opened_is_tried_again(void **state)
 {
     (void)state;
@@ -555,7 +592,8 @@ static void reload_hands_on_what_is_queued(void **state)
 {
     (void)state;
     struct services *old = make("s = { plugin = \"scripted\"; queue = { max_messages = 40; }; "
-                                "targets = { a = { path = \"{topic}\"; }; b = { }; c = { }; }; };",
+                                "targets = { a = { path = \"{topic}\"; }; b = { path = \"old\"; }; "
+                                "c = { }; }; };",
                                 NULL);
     set_failing("*", "", SIZE_MAX);
     services_start(old);
@@ -591,6 +629,24 @@ static void reload_hands_on_what_is_queued(void **state)
     }
     await(&plugin.taken, 150, "taken");
     assert_int_equal(services_free(new, 10 * 1000), 0);
+}
+
+static void reload_finds_that_a_link_is_gone(void **state)
+{
+    (void)state;
+    static const char text[] = "services = { s = { plugin = \"scripted\"; link = \"garden\"; }; };";
+    struct services *old = make("s = { plugin = \"scripted\"; link = \"garden\"; };", NULL);
+    struct services_host without = host;
+    without.link_count = 1;
+    struct conf *conf;
+    struct services *services;
+    struct conf_errors errors = CONF_ERRORS_INIT;
+    assert_int_equal(conf_load_text("t.conf", text, &conf, &errors), 0);
+    assert_int_equal(services_new(conf, &without, old, &services, &errors), -EINVAL);
+    assert_non_null(strstr(buf_str(&errors.text), "there is no link 'garden'"));
+    conf_unref(conf);
+    conf_errors_release(&errors);
+    assert_int_equal(services_free(old, 0), 0);
 }
 
 static void one_delivery_can_be_sent_without_any_thread(void **state)
@@ -729,6 +785,8 @@ TEST_SUITE("services",
            TEST(the_end_drains_what_can_be_sent),
            TEST(a_stuck_target_is_bounded_and_its_neighbour_unaffected),
            TEST(beyond_the_bound_messages_are_taken_over_only_when_there_is_room),
+           TEST(a_place_goes_to_a_message_that_holds_before_it_is_sent),
+           TEST(reload_finds_that_a_link_is_gone),
            TEST(a_service_that_cannot_be_opened_is_tried_again),
            TEST(reopen_reaches_every_instance),
            TEST(reload_keeps_what_has_not_changed),
