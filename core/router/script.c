@@ -14,6 +14,7 @@
 
 #define INSTRUCTIONS 1000000
 #define MEMORY       (64 * 1024 * 1024)
+#define CPU_NS       2000000000
 #define MEMORY_LEAST (256 * 1024) /* less does not hold the functions offered */
 
 struct script *script_new(const struct script_limits *limits)
@@ -22,6 +23,7 @@ struct script *script_new(const struct script_limits *limits)
     if (!script)
         return NULL;
     script->limits = (struct script_limits){ .instructions = INSTRUCTIONS, .memory = MEMORY };
+    script->cpu_limit_ns = CPU_NS;
     if (limits) {
         if (limits->instructions > 0 && limits->instructions < INT64_MAX / 16)
             script->limits.instructions = limits->instructions;

@@ -134,7 +134,8 @@ int script_explain(struct script *script, int status, const struct script_name *
         return -EINVAL;
     case SCRIPT_END_TIME:
         buf_addf(why, "%s: ", name->text);
-        buf_add_str(why, "it takes more than 2 seconds");
+        buf_addf(why, "it takes more than %lld ms of the processor",
+                 (long long)script->cpu_limit_ns / 1000000);
         return -EINVAL;
     case SCRIPT_END_NONE:
         break;

@@ -70,6 +70,7 @@ struct script {
     int step;             /* instructions between two looks at the limits */
     int64_t left;         /* instructions that it may still take */
     int64_t cpu_start_ns; /* 0: not yet looked at */
+    int64_t cpu_limit_ns; /* of one run */
     const struct fields *fields;
     uint64_t generation; /* counts runs: JSON values of earlier ones are dead */
     char missing[64];    /* the last name that was looked for in vain, cut to fit */
