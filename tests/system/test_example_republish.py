@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: MIT
+"""examples/republish, and republishing as a whole: broker, router, broker; and loops."""
+
+import pytest
+from conftest import publish_properties
+from example import Example
+
+pytestmark = pytest.mark.threads
+
+
+def example(plant, office, build, tmp_path, process):
+    changes = {"port = 1883": f"port = {plant.port}", "port = 1884": f"port = {office.port}"}
+    return Example("republish", build, tmp_path, process, changes)
+
+
+def test_from_one_broker_to_another(mosquitto, client, build, tmp_path, process):
+    plant, office = mosquitto(), mosquitto()
+    router = example(plant, office, build, tmp_path, process)
+    assert router.command("check").wait() == 0
+    router.start()
+    sensor, reader = client(plant.port), client(office.port).subscribe("plant/#")
+    properties = publish_properties(user=[("a", "1"), ("b", "2"), ("a", "1")], ContentType="text/plain")
+    sensor.publish("sensors/kitchen/celsius", "31.5", properties=properties)
+    got = reader.get()
+    assert (got.topic, got.payload) == ("plant/sensors/kitchen/celsius", b"31.5")
+    assert got.properties.ContentType == "text/plain"
+    users = got.properties.UserProperty
+    assert users[:3] == [("a", "1"), ("b", "2"), ("a", "1")]
+    assert [value for _, value in users[3:]] == ["1"]  # one hop
+
+    late = client(office.port).subscribe("alarms/#")
+    got = late.get()
+    assert (got.topic, got.payload.decode()) == ("alarms/kitchen", "kitchen is too warm: 31.5 °C")
+
+    sensor.publish("sensors/kitchen/raw", b"\x00\xff")
+    assert reader.get().payload == b"\x00\xff"
+
+
+def test_a_broker_that_is_away_gets_everything_in_order(mosquitto, client, build, tmp_path, process):
+    plant = mosquitto()
+    office = mosquitto("persistence true", f"persistence_location {tmp_path}/", "max_queued_messages 0")
+    reader = client(office.port, "reader", v5=False, clean=False).subscribe("plant/#")
+    router = example(plant, office, build, tmp_path, process).start()
+    sensor = client(plant.port)
+    sensor.publish("sensors/kitchen/count", "0")
+    assert reader.get().payload == b"0"
+    office.stop()
+    for i in range(1, 200):
+        sensor.publish("sensors/kitchen/count", str(i))
+    router.wait_line("not connected")
+    office.start()
+    assert [reader.get().payload for _ in range(1, 200)] == [b"%d" % i for i in range(1, 200)]
+
+
+LOOP = """
+links = ( {{ name = "local"; host = "127.0.0.1"; port = {port}; protocol = "{protocol}"; loop_limit = 5; }} );
+services = {{ again = {{ plugin = "republish"; link = "local"; targets = {{ to = {{ topic = "{{other}}"; }}; }}; }}; }};
+routes = (
+    {{ name = "there"; topic = "a"; set = {{ other = "'b'"; }}; targets = "again:to"; }},
+    {{ name = "back"; topic = "b"; set = {{ other = "'a'"; }}; targets = "again:to"; }}
+);
+"""
+
+
+@pytest.mark.parametrize("protocol", ["5", "3.1.1"])
+def test_a_loop_is_stopped_counted_and_said(protocol, mosquitto, client, build, tmp_path, process):
+    broker = mosquitto()
+    config = tmp_path / "tocsin.conf"
+    config.write_text(LOOP.format(port=broker.port, protocol=protocol))
+    router = process([build / "tocsin", "run", "-c", config])
+    router.wait_line("subscribed")
+    observer, starter = client(broker.port).subscribe("#"), client(broker.port)
+    starter.publish("a", "round and round")
+    router.wait_line("loop stopped")
+    starter.publish("end")
+    topics = []
+    while not topics or topics[-1] != "end":
+        topics.append(observer.get().topic)
+    rounds = [t for t in topics if t in ("a", "b")]
+    assert rounds == ["a", "b"] * (len(rounds) // 2)
+    if protocol == "5":
+        assert len(rounds) == 6  # as it was published, and hops 1 to 5, the last of which is dropped
+    else:
+        assert len(rounds) <= 20
