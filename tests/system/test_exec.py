@@ -5,6 +5,7 @@ import json
 import os
 import random
 import signal
+import subprocess
 import threading
 import time
 
@@ -376,3 +377,33 @@ def test_targets_that_work(exec_host):
 def test_service_that_cannot_work_is_refused():
     with pytest.raises(PluginError, match="absolute"):
         PluginHost("exec", directory="tmp")
+
+
+# ---- By the router's own commands ----
+
+
+def tocsin(build, tmp_path, target, *command):
+    config = tmp_path / "tocsin.conf"
+    config.write_text(
+        'links = ( { name = "local"; host = "127.0.0.1"; port = 1; } );\n'
+        f'services = {{ programs = {{ plugin = "exec"; targets = {{ it = {{ {target} }}; }}; }}; }};\n'
+        'routes = ( { topic = "a/{room}"; targets = "programs:it"; } );\n'
+    )
+    return subprocess.run([build / "tocsin", *command[:1], "-c", config, *command[1:]], capture_output=True, text=True)
+
+
+def test_check_finds_a_program_that_a_message_would_choose(build, tmp_path):
+    found = tocsin(build, tmp_path, 'command = [ "{room}", "x" ];', "check")
+    assert found.returncode == 1
+    assert "no message may choose the program" in found.stdout + found.stderr
+    found = tocsin(build, tmp_path, 'command = [ "/bin/echo", "{room}" ];', "check")
+    assert found.returncode == 0, found
+
+
+def test_send_runs_the_program(build, tmp_path):
+    out = tmp_path / "out"
+    done = tocsin(build, tmp_path, f'command = [ "/usr/bin/tee", "{out}" ];', "send", "programs:it", "hello, it")
+    assert done.returncode == 0, done
+    assert out.read_text() == "hello, it"
+    failed = tocsin(build, tmp_path, 'shell = "echo no room >&2; exit 75";', "send", "programs:it", "x")
+    assert failed.returncode == 75 and "exit status 75: no room" in failed.stdout + failed.stderr, failed
