@@ -19,6 +19,7 @@ from email.utils import parsedate_to_datetime
 import pytest
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, AuthResult
+from conftest import ROOT
 from plugin_host import PluginError, PluginHost
 
 pytestmark = pytest.mark.memory
@@ -1018,3 +1019,66 @@ def test_exim_refuses_defers_and_denies(exim, mail, certificates):
     mails = maildir(exim, 2)
     assert sorted(mails) == ["ann@example.org", "grey@example.org"]
     assert {m["Message-ID"] for m in mails.values()} == {"<m-1@example.org>"}
+
+
+# ---- The whole way ----
+
+
+@pytest.fixture
+def example(tmp_path, process, mosquitto, client, build):
+    """example(smtp port) runs the router with the example's own file, other ports in it; gives a client of
+    the broker, and the router."""
+
+    def start(port):
+        broker = mosquitto()
+        text = (ROOT / "examples/mail/tocsin.conf").read_text()
+        for old, new in (("port = 1883;", f"port = {broker.port};"), ("port = 25;", f"port = {port};")):
+            assert text.count(old) == 1
+            text = text.replace(old, new)
+        config = tmp_path / "tocsin.conf"
+        config.write_text(text)
+        router = process([build / "tocsin", "run", "-c", config])
+        router.wait_line("subscribed")
+        return client(broker.port), router
+
+    return start
+
+
+def test_example_sends_alarms_and_pictures(smtp, example):
+    server = smtp()
+    c, router = example(server.port)
+    c.publish("sensors/attic/celsius", b"26.9")
+    c.publish("sensors/attic/celsius", b"too warm")
+    c.publish("sensors/größe/celsius", b"31.5")
+    await_it(lambda: len(server.mails) >= 2, "the alarm")
+    c.publish("cameras/door/picture", PNG)
+    await_it(lambda: len(server.mails) >= 3, "the picture")
+
+    alarms = {m[1]: m[2] for m in server.mails[:2]}
+    assert sorted(alarms) == ["ann@example.org", "bob@example.org"]
+    alarm = alarms["ann@example.org"]
+    assert alarm["Subject"] == "critical: größe is too warm"
+    assert alarm["Importance"] == "high"
+    assert re.fullmatch(r"31\.5 °C in größe at \d\d:\d\d", text_of(alarm.get_body(("plain",))))
+    assert "31.5 °C in größe" in text_of(alarm.get_body(("html",)))
+    assert alarm["Message-ID"] == alarms["bob@example.org"]["Message-ID"]
+    assert abs(parsedate_to_datetime(alarm["Date"]).timestamp() - time.time()) < 3600
+
+    to, picture, raw = server.mails[2][1:]
+    assert (to, picture["Subject"]) == ("ann@example.org", "Motion at the door")
+    [attachment] = picture.iter_attachments()
+    assert (attachment.get_filename(), attachment.get_content_type()) == ("door.jpg", "image/png")
+    assert attachment.get_payload(decode=True) == PNG
+    for message in server.mails:
+        check_form(message[3])
+    assert router.stop() == 0
+
+
+def test_example_delivers_what_came_while_the_server_was_away(smtp, example):
+    server = smtp(start=False)
+    c, router = example(server.port)
+    c.publish("sensors/attic/celsius", b"31.5")
+    router.wait_line("Failed to connect")
+    server.start()
+    await_it(lambda: len(server.mails) >= 2, "the alarm")
+    assert [m[1] for m in server.mails] == ["ann@example.org", "bob@example.org"]
