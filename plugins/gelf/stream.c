@@ -29,10 +29,14 @@ void stream_release(struct stream *stream)
 
 /* ---- What may have to be written again --------------------------------------------------------- */
 
-static void forget(struct stream *stream)
+/* Lets go of what was written longer ago. All of `older` was written before `last` began. */
+static void forget_old(struct stream *stream, const struct gelf_service *service)
 {
-    bytes_clear(&stream->last);
-    bytes_clear(&stream->older);
+    const int64_t now = gelf_now_ms();
+    if (now - stream->last_began_ms > service->resend.ms)
+        bytes_clear(&stream->older);
+    if (now - stream->written_ms > service->resend.ms)
+        bytes_clear(&stream->last);
 }
 
 /* Keeps what was written. Two buffers take turns, so what is kept is at least `resend` old before it
@@ -130,7 +134,7 @@ static bool wait_until_taken(struct stream *stream, int64_t end_ms)
 {
     for (int wait = 1;; wait = wait * 2 < DRAIN_MS ? wait * 2 : DRAIN_MS) {
         int left = 0;
-        /* After a reset nothing is left either: only poll() tells. */
+        /* How much is left says nothing of a reset: only poll() tells. */
         struct pollfd fd = { .fd = stream->fd, .events = 0 };
         const bool empty = ioctl(stream->fd, SIOCOUTQ, &left) == 0 && left == 0;
         if (poll(&fd, 1, empty ? 0 : wait) > 0 && (fd.revents & POLLERR)) {
@@ -158,8 +162,6 @@ bool stream_write(struct stream *stream, const struct gelf_service *service, con
                   size_t len)
 {
     stream->message[0] = '\0';
-    if (gelf_now_ms() - stream->written_ms > service->resend.ms)
-        forget(stream);
     if (stream->curl && !is_alive(stream))
         disconnect(stream);
 
@@ -167,12 +169,11 @@ bool stream_write(struct stream *stream, const struct gelf_service *service, con
     if (is_new && !connect_now(stream, service))
         return false;
     const int64_t end_ms = gelf_now_ms() + service->timeout.ms;
+    forget_old(stream, service);
+    /* It stays remembered, since this connection may be no better; but it does not get younger. */
     if (is_new && (!put(stream, stream->older.data, stream->older.len, end_ms) ||
                    !put(stream, stream->last.data, stream->last.len, end_ms)))
         return false;
-    if (is_new)
-        forget(
-            stream); /* once is enough: a server that always closes must not get all of it again */
     if (!put(stream, data, len, end_ms))
         return false;
     remember(stream, service, data, len);

@@ -94,10 +94,12 @@ class Udp:
 
 class Tcp:
     """Connections are served one after the other, each as the next word of `script` says: "read" (when there
-    is none), "close" (at once, with a reset), "deaf" (reads nothing), "once" (reads one record, then closes)."""
+    is none), "close" (at once, with a reset), "deaf" (reads nothing), "once" (reads one record, then closes), "reset" (closes with a reset as soon as there is
+    something to read)."""
 
-    def __init__(self, tls=None, start=True):
+    def __init__(self, tls=None, start=True, window=None):
         self.tls = tls
+        self.window = window  # bytes that are taken before they are read
         self.records = queue.Queue()
         self.script = []
         self.connections = 0
@@ -112,6 +114,8 @@ class Tcp:
         self.stopping = threading.Event()
         self.connection = None
         self.listener = socket.create_server(("127.0.0.1", self.port))
+        if self.window:
+            self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self.window)
         self.thread = threading.Thread(target=self._run, args=(self.listener,), daemon=True)
         self.thread.start()
 
@@ -123,14 +127,13 @@ class Tcp:
         self.listener.shutdown(socket.SHUT_RDWR)
         self.listener.close()
         self.listener = None
-        connection = self.connection
-        if connection:
+        while self.thread.is_alive():
             try:
-                connection.shutdown(socket.SHUT_RDWR)
-            except OSError:
+                self.connection.shutdown(socket.SHUT_RDWR)
+            except (AttributeError, OSError):
                 pass
-        self.thread.join(TIMEOUT)
-        assert not self.thread.is_alive()
+            self.thread.join(0.05)
+        self.script.clear()
 
     def _run(self, listener):
         while not self.stopping.is_set():
@@ -155,6 +158,10 @@ class Tcp:
 
     def _serve(self, connection, act):
         if act == "close":
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            return
+        if act == "reset":
+            connection.recv(1, socket.MSG_PEEK)
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             return
         if act == "deaf":

@@ -8,6 +8,7 @@ import pathlib
 import socket
 import struct
 import subprocess
+import time
 
 import pytest
 from gelf_server import Http, Tcp, Udp, parse
@@ -274,7 +275,7 @@ def test_compressed_records_are_cut_to_128_chunks_too(receiver, opened):
     record = udp.get()
     assert 64 <= len(udp.datagrams) <= 128
     assert record["full_message"][-1] == "…" and noise.startswith(record["full_message"][:-1])
-    fields = [[f"f{i}", noise[i * 9 : i * 9 + 20000], "string"] for i in range(60)]
+    fields = [[f"f{i}", noise[i * 4000 : i * 4000 + 4000], "string"] for i in range(60)]
     send(h, {"title": "short", "text": noise, "fields": fields})
     assert udp.get()["short_message"] == "short"
 
@@ -374,12 +375,14 @@ def test_tcp_away_at_start_and_back_later(receiver, opened):
     assert tcp.get()["short_message"] == "a"
 
 
-def test_a_restart_of_the_server_loses_nothing(receiver, opened):
+@pytest.mark.parametrize("resend", ["0s", "1ms"])
+def test_a_restart_of_the_server_loses_nothing(receiver, opened, resend):
     tcp = receiver(Tcp)
-    h = opened(tcp, resend="0s")
+    h = opened(tcp, resend=resend)
     send(h, {"text": "before"})
     assert tcp.get()["short_message"] == "before"
     tcp.stop()
+    time.sleep(0.01)  # until that is long ago
     tcp.start()
     send(h, {"text": "after"})
     assert tcp.get()["short_message"] == "after"
@@ -415,6 +418,16 @@ def test_a_connection_that_is_reset_is_retried_and_nothing_is_lost(receiver, ope
     while "end" not in got:
         got.append(tcp.get()["short_message"])
     assert set(got) == {str(i) for i in range(8)} | {"end"}
+
+
+def test_what_a_reset_threw_away_was_not_sent(receiver, opened):
+    tcp = receiver(Tcp, window=4096)
+    tcp.script = ["reset"]
+    h = opened(tcp, resend="0s")
+    [result] = h.send({"title": "x", "text": "x" * 12000})
+    assert result["verdict"] == "retry" and result["reason"]
+    send(h, {"text": "y"})
+    assert tcp.get()["short_message"] == "y"
 
 
 def test_a_server_that_reads_nothing_is_a_timeout(receiver, opened):
