@@ -222,7 +222,7 @@ bool conf_node_equal(const struct conf_node *a, const struct conf_node *b)
     case CONF_INT:
         return a->integer == b->integer;
     case CONF_FLOAT:
-        return memcmp(&a->real, &b->real, sizeof(a->real)) == 0;
+        return a->real == b->real;
     case CONF_BOOL:
         return a->boolean == b->boolean;
     }

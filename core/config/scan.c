@@ -50,7 +50,7 @@ struct frame {
     size_t index;       /* in a list */
     enum token element; /* '[': of its first value; TOKEN_END before it */
     enum token last;    /* of the value that is complete: strings may follow one another */
-    struct map names;   /* GROUP: name -> line, as a pointer */
+    struct map names;   /* GROUP: name -> line where it stood first */
 };
 
 struct scan {
@@ -290,14 +290,15 @@ static int take_name(struct scan *s)
     f->name_len = s->token_len;
     f->name_line = s->token_line;
     f->expected = EXPECT_EQUALS;
-    uintptr_t line = (uintptr_t)map_get(&f->names, f->name, f->name_len);
-    if (line > 0) {
-        unsigned first = (unsigned)line;
-        fail(s, s->token_line, "stands in %s:%u already: leave one of them out",
-             source_file(s->source, first), source_line(s->source, first));
-        return 0;
-    }
-    return map_set(&f->names, f->name, f->name_len, (void *)(uintptr_t)s->token_line);
+    /* A map holds pointers: line N is kept as the Nth byte of the text, which has at least N bytes. */
+    char *text = s->source->text.data;
+    const char *there = map_get(&f->names, f->name, f->name_len);
+    if (!there)
+        return map_set(&f->names, f->name, f->name_len, text + f->name_line);
+    unsigned first = (unsigned)(there - text);
+    fail(s, s->token_line, "stands in %s:%u already: leave one of them out",
+         source_file(s->source, first), source_line(s->source, first));
+    return 0; /* the scan goes on */
 }
 
 static int open_frame(struct scan *s, char kind)
