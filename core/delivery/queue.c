@@ -265,6 +265,8 @@ enum queue_place queue_submit(struct queue *queue, struct queue_target *target,
 {
     struct queue_target *t = target;
     enum queue_place place = QUEUE_PLACED;
+    /* Its message has been taken over, so it can neither hold it again nor be dropped. */
+    bool had_place = delivery->queue_target && !delivery->holding;
 
     t->stats.created++;
     delivery->worker = choose_worker(queue, t, delivery);
@@ -274,7 +276,8 @@ enum queue_place queue_submit(struct queue *queue, struct queue_target *target,
         link_held(t, delivery);
         make_grantable(t);
         place = QUEUE_HELD;
-    } else if (t->held_first || !has_place(t, delivery->size)) { /* nobody overtakes who holds */
+    } else if (!had_place && (t->held_first || !has_place(t, delivery->size))) {
+        /* nobody overtakes who holds */
         if (delivery->message->qos == 0) {
             t->stats.dropped++;
             return QUEUE_DROPPED;

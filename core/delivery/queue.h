@@ -60,7 +60,7 @@ enum queue_place {
 };
 
 /* Takes a delivery in. Sets `*worker` to whom it goes. One that comes from another queue keeps its age, its
- * attempts and its hold; then queue_grant() has to be called. */
+ * attempts and its place, bound or not, or its hold; then queue_grant() has to be called. */
 enum queue_place queue_submit(struct queue *queue, struct queue_target *target,
                               struct delivery *delivery, int64_t now_ms, size_t *worker);
 

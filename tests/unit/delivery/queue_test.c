@@ -728,6 +728,36 @@ static void a_topic_of_a_target_always_goes_to_the_same_worker(void **state)
     bench_release(&b);
 }
 
+static void what_moves_to_another_queue_keeps_its_place(void **state)
+{
+    (void)state;
+    struct bench b;
+    struct queue_rules rules = RULES;
+    rules.max_messages = 3;
+    bench_init(&b, 1, &rules);
+    for (int i = 0; i < 3; i++)
+        submit_message(&b, b.a, "x", (char[]){ (char)('1' + i), '\0' }, (uint8_t)(i % 2));
+    submit(&b, b.a, "x", "4"); /* holds */
+    assert_int_equal(b.taken, 3);
+    submit(&b, b.b, "x", "new");
+    submit(&b, b.b, "x", "new");
+    assert_int_equal(b.taken, 5);
+
+    struct delivery *list = queue_empty(b.queue);
+    while (list) { /* all into a queue with one place, as after a reload */
+        struct delivery *d = list;
+        list = d->next;
+        size_t worker;
+        CHECK(queue_submit(b.queue, b.b, d, b.now, &worker) ==
+                  (strcmp(d->view.text, "4") == 0 ? QUEUE_HELD : QUEUE_PLACED),
+              "%s", d->view.text);
+    }
+    TAKEN(&b, "new new 1 2 3 4");
+    settle(&b, "ssssss");
+    assert_int_equal(b.taken, 6); /* each of them once */
+    bench_release(&b);
+}
+
 /* Random results over many topics: each topic's order must hold, and nothing may be lost. */
 static void order_holds_under_a_storm_of_random_results(void **state)
 {
@@ -790,5 +820,6 @@ TEST_SUITE("delivery queue", cmocka_unit_test(deliveries_come_in_order_of_arriva
            cmocka_unit_test(nobody_overtakes_those_that_hold),
            cmocka_unit_test(what_comes_from_another_queue_keeps_its_age_and_its_hold),
            cmocka_unit_test(what_holds_for_a_lost_connection_is_forgotten),
+           cmocka_unit_test(what_moves_to_another_queue_keeps_its_place),
            cmocka_unit_test(a_topic_of_a_target_always_goes_to_the_same_worker),
            cmocka_unit_test(order_holds_under_a_storm_of_random_results));
