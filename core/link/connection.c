@@ -328,7 +328,7 @@ static int try_open(struct connection *c)
 {
     int64_t deadline = clock_mono_ms() + c->settings->connect_timeout.ms;
     c->why[0] = '\0';
-    c->answered = false;
+    c->answered = c->closing = false;
     c->reason = 0;
     int rc = c->connector ? 0 : start_connecting(c);
     if (rc == 0)
@@ -443,19 +443,21 @@ bool connection_poll(struct connection *c, bool read, bool write, int timeout_ms
     int64_t until_misc = c->misc_ms - now;
     if (timeout_ms < 0 || timeout_ms > until_misc)
         timeout_ms = (int)until_misc;
-    /* poll() reports a hang-up whether asked or not, so a socket of no interest is left out. */
+    /* Once the broker closes, poll() would return at once again and again. */
+    bool watch = read || write || !c->closing;
     struct pollfd fds[] = {
-        { .fd = read || write ? mosquitto_socket(c->mosq) : -1,
-          .events = (short)((read ? POLLIN : 0) | (write ? POLLOUT : 0)) },
+        { .fd = watch ? mosquitto_socket(c->mosq) : -1,
+          .events = (short)(POLLRDHUP | (read ? POLLIN : 0) | (write ? POLLOUT : 0)) },
         { .fd = c->wake_fd, .events = POLLIN },
     };
     if (poll(fds, 2, timeout_ms) <= 0)
         return true;
     if (fds[1].revents)
         drain_wake(c);
-    bool ended = (fds[0].revents & (POLLHUP | POLLERR | POLLNVAL)) != 0;
-    *readable = read && ((fds[0].revents & POLLIN) || ended);
-    *writable = write && ((fds[0].revents & POLLOUT) || ended);
+    if (fds[0].revents & (POLLRDHUP | POLLHUP | POLLERR | POLLNVAL))
+        c->closing = true;
+    *readable = read && ((fds[0].revents & POLLIN) || c->closing);
+    *writable = write && ((fds[0].revents & POLLOUT) || c->closing);
     return true;
 }
 

@@ -56,6 +56,7 @@ struct connection {
     struct mosquitto *mosq; /* NULL while there is no connection */
     bool v5;
     struct connack connack;
+    bool closing; /* the broker will read no more, but may have sent what we have not read */
 
     /* Own. */
     int wake_fd;
@@ -95,8 +96,9 @@ void connection_close(struct connection *c);
 /* Waits before the next attempt: exponentially longer, with full jitter, until connection_stop(). */
 void connection_pause(struct connection *c);
 
-/* Awaits readable (if `read`), writable (if `write`), or a wake-up, at most `timeout_ms`. Sets what is
- * there. Also does what has to be done regularly. Returns false when the connection is lost. */
+/* Awaits readable (if `read`), writable (if `write`), a wake-up, or that the broker closes, at most
+ * `timeout_ms`. Sets what is there; `c->closing` once the broker closes. Also does what has to be done
+ * regularly. Returns false when the connection is lost. */
 bool connection_poll(struct connection *c, bool read, bool write, int timeout_ms, bool *readable,
                      bool *writable);
 

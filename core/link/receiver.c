@@ -206,10 +206,14 @@ static bool turn(struct receiver *r, bool *dry)
     if (subscriber_changed(r->subscriber) && !subscribe(r))
         return false;
 
+    /* Once the broker closes there is nobody to acknowledge to, and what it has sent is read to the end. */
+    bool write = connection_wants_write(c) && !c->closing;
     bool taken = intake_all_taken(r->untaken);
-    if (taken && connection_wants_write(c) && !connection_write(c))
-        return false;
-    bool write = connection_wants_write(c);
+    if (write && taken) {
+        if (!connection_write(c))
+            return false;
+        write = connection_wants_write(c);
+    }
     if (write && taken)
         return connection_poll(c, false, true, -1, &readable, &writable);
     if (write)
