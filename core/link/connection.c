@@ -39,7 +39,7 @@ int connection_init(struct connection *c)
 void connection_release(struct connection *c)
 {
     connection_close(c);
-    connector_unref(c->connector);
+    connector_free(c->connector);
     c->connector = NULL;
     if (c->wake_fd >= 0)
         close(c->wake_fd);
@@ -110,12 +110,11 @@ static void on_disconnect(struct mosquitto *mosq, void *context, int reason,
         c->reason = reason;
 }
 
-static void keep_log(struct mosquitto *mosq, void *context, int level, const char *text)
+static void keep_error(struct mosquitto *mosq, void *context, int level, const char *text)
 {
     (void)mosq;
     struct connection *c = context;
-    if (level == MOSQ_LOG_ERR && c->why[0] == '\0')
-        snprintf(c->why, sizeof(c->why), "%s", text);
+    connector_keep_error(c->why, sizeof(c->why), level, text);
 }
 
 /* ---- Making a client ----------------------------------------------------------------------------- */
@@ -242,7 +241,7 @@ static int await_connector(struct connection *c, int64_t deadline)
         drain_wake(c);
     }
     int rc = connector_take(c->connector, &c->mosq, c->why, sizeof(c->why));
-    connector_unref(c->connector);
+    connector_free(c->connector);
     c->connector = NULL;
     return rc;
 }
@@ -339,7 +338,7 @@ static int try_open(struct connection *c)
     c->v5 = c->version == MQTT_PROTOCOL_V5;
     mosquitto_user_data_set(c->mosq, c);
     /* Only until CONNACK: with a log callback the library formats a line for each packet. */
-    mosquitto_log_callback_set(c->mosq, keep_log);
+    mosquitto_log_callback_set(c->mosq, keep_error);
     rc = await_connack(c, deadline);
     if (rc == 0)
         rc = check_connack(c);

@@ -5,16 +5,22 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netdb.h>
+#include <netinet/in.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
+
+#define FREE_WAIT_MS 200
 
 struct connector {
     atomic_uint refs; /* one of the thread, one of the owner */
+    pthread_t thread;
     atomic_bool done; /* written last by the thread, after all below */
     struct mosquitto *mosq;
     char *host;
@@ -27,9 +33,9 @@ struct connector {
     char why[200];
 };
 
-void connector_unref(struct connector *c)
+static void unref(struct connector *c)
 {
-    if (!c || atomic_fetch_sub(&c->refs, 1) != 1)
+    if (atomic_fetch_sub(&c->refs, 1) != 1)
         return;
     if (c->mosq)
         mosquitto_destroy(c->mosq);
@@ -43,13 +49,21 @@ void connector_unref(struct connector *c)
     free(c);
 }
 
-/* libmosquitto tells the reason of a TLS failure nowhere else. */
-static void keep_log(struct mosquitto *mosq, void *context, int level, const char *text)
+void connector_keep_error(char *why, size_t size, int level, const char *text)
+{
+    static const char head[] = "Error: ";
+    if (level != MOSQ_LOG_ERR || why[0] != '\0')
+        return;
+    if (strncmp(text, head, sizeof(head) - 1) == 0)
+        text += sizeof(head) - 1;
+    snprintf(why, size, "%s", text);
+}
+
+static void keep_error(struct mosquitto *mosq, void *context, int level, const char *text)
 {
     (void)mosq;
     struct connector *c = context;
-    if (level == MOSQ_LOG_ERR && c->why[0] == '\0')
-        snprintf(c->why, sizeof(c->why), "%s", text);
+    connector_keep_error(c->why, sizeof(c->why), level, text);
 }
 
 int connector_key_password(char *text, int size, int rwflag, void *mosq)
@@ -95,24 +109,33 @@ static void *run(void *context)
     c->result = explain(c, rc, errno);
     atomic_store(&c->done, true);
     eventfd_write(c->wake_fd, 1);
-    connector_unref(c);
+    unref(c);
     return NULL;
 }
 
 static int start(struct connector *c)
 {
-    pthread_attr_t attributes;
-    int rc = pthread_attr_init(&attributes);
-    if (rc != 0)
-        return -rc;
-    pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-    pthread_t thread;
     atomic_fetch_add(&c->refs, 1);
-    rc = pthread_create(&thread, &attributes, run, c);
+    int rc = pthread_create(&c->thread, NULL, run, c);
     if (rc != 0)
         atomic_fetch_sub(&c->refs, 1);
-    pthread_attr_destroy(&attributes);
     return -rc;
+}
+
+void connector_free(struct connector *c)
+{
+    if (!c)
+        return;
+    struct timespec end;
+    clock_gettime(CLOCK_REALTIME, &end);
+    end.tv_nsec += FREE_WAIT_MS * 1000000;
+    end.tv_sec += end.tv_nsec / 1000000000;
+    end.tv_nsec %= 1000000000;
+    if (connector_done(c))
+        pthread_join(c->thread, NULL);
+    else if (pthread_timedjoin_np(c->thread, NULL, &end) != 0)
+        pthread_detach(c->thread);
+    unref(c);
 }
 
 int connector_new(const struct connector_job *job, struct connector **out)
@@ -138,11 +161,11 @@ int connector_new(const struct connector_job *job, struct connector **out)
         rc = -ENOMEM;
     if (rc == 0) {
         mosquitto_user_data_set(c->mosq, c);
-        mosquitto_log_callback_set(c->mosq, keep_log);
+        mosquitto_log_callback_set(c->mosq, keep_error);
         rc = start(c);
     }
     if (rc < 0)
-        connector_unref(c);
+        unref(c);
     else
         *out = c;
     return rc;
@@ -163,4 +186,31 @@ int connector_take(struct connector *c, struct mosquitto **mosq, char *why, size
         mosquitto_log_callback_set(*mosq, NULL);
     }
     return c->result;
+}
+
+/* ---- TLS ----------------------------------------------------------------------------------------- */
+
+/* The only way to make the library do it is a connection that gets as far as TLS: one to ourselves. */
+static void prepare_tls(void)
+{
+    struct sockaddr_in address = { .sin_family = AF_INET,
+                                   .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+    socklen_t len = sizeof(address);
+    struct mosquitto *mosq = mosquitto_new(NULL, true, NULL);
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (mosq && fd >= 0 && bind(fd, (struct sockaddr *)&address, len) == 0 && listen(fd, 1) == 0 &&
+        getsockname(fd, (struct sockaddr *)&address, &len) == 0 &&
+        mosquitto_int_option(mosq, MOSQ_OPT_TLS_USE_OS_CERTS, 1) == MOSQ_ERR_SUCCESS) {
+        mosquitto_threaded_set(mosq, true);
+        mosquitto_connect(mosq, "127.0.0.1", ntohs(address.sin_port), 60);
+    }
+    if (fd >= 0)
+        close(fd);
+    mosquitto_destroy(mosq);
+}
+
+void connector_prepare_tls(void)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, prepare_tls);
 }

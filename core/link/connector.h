@@ -29,6 +29,10 @@ struct connector_job {
     int wake_fd;              /* eventfd: written to when it is done; duplicated */
 };
 
+/* For log callbacks: keeps the first error that the library logs as the reason, since it tells why TLS
+ * failed nowhere else. */
+void connector_keep_error(char *why, size_t size, int level, const char *text);
+
 /* For mosquitto_tls_set() of the client: gives OpenSSL the password of the key. */
 int connector_key_password(char *text, int size, int rwflag, void *mosq);
 
@@ -42,7 +46,11 @@ bool connector_done(struct connector *connector);
  * `*mosq` NULL, and the reason in `why`. */
 int connector_take(struct connector *connector, struct mosquitto **mosq, char *why, size_t size);
 
-/* Lets go, done or not. NULL is allowed. */
-void connector_unref(struct connector *connector);
+/* Frees one that is done; lets go of one that is not, after a short wait. NULL is allowed. */
+void connector_free(struct connector *connector);
+
+/* Makes libmosquitto set up TLS for the process, which it does at the first TLS connection and without a
+ * lock. Before any thread; any number of times. */
+void connector_prepare_tls(void);
 
 #endif

@@ -5,6 +5,7 @@
 #include "link/links.h"
 
 #include "base/clock.h"
+#include "link/connector.h"
 #include "link/echo.h"
 #include "link/receiver.h"
 #include "link/sender.h"
@@ -238,6 +239,9 @@ const char *links_name_at(const struct links *links, size_t index)
 int links_start(struct links *links)
 {
     links->receiving = true;
+    for (size_t i = 0; i < links->count; i++)
+        if (links->list[i].settings.use_tls)
+            connector_prepare_tls();
     for (size_t i = 0; i < links->count; i++) {
         int rc = sender_start(links->list[i].sender);
         if (rc == 0)

@@ -25,7 +25,6 @@ struct receiver {
     struct receiver_counters counters;
     struct intake *intake;
     struct subscriber *subscriber;
-    atomic_bool ready;
     atomic_bool open;
     pthread_t thread;
     bool started;
@@ -36,7 +35,8 @@ struct receiver {
     struct properties_in properties;
     struct message *first, **end; /* the burst being read */
     size_t count, bytes;
-    bool failed; /* a message could not be taken in: it must not be acknowledged */
+    bool announced; /* that it is ready */
+    bool failed;    /* a message could not be taken in: it must not be acknowledged */
     struct log_trouble loop_trouble, topic_trouble;
 };
 
@@ -132,11 +132,10 @@ static void hand_on(struct receiver *r)
 
 static void note_ready(struct receiver *r)
 {
-    bool ready = atomic_load(&r->open) && subscriber_is_settled(r->subscriber);
-    if (atomic_exchange(&r->ready, ready) == ready)
-        return;
-    if (ready)
+    bool ready = receiver_is_ready(r);
+    if (ready && !r->announced)
         log_info("link %s: subscribed, messages are received", r->config->name);
+    r->announced = ready;
     r->config->changed(r->config->context);
 }
 
@@ -366,7 +365,7 @@ int receiver_set_filters(struct receiver *r, const struct link_filter *filters, 
 
 bool receiver_is_ready(const struct receiver *r)
 {
-    return atomic_load(&r->ready) && !subscriber_changed(r->subscriber);
+    return atomic_load(&r->open) && subscriber_is_settled(r->subscriber);
 }
 
 uint64_t receiver_untaken(const struct receiver *r)

@@ -6,6 +6,7 @@
 #include "link/subscriptions.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <mqtt_protocol.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -29,7 +30,9 @@ struct subscriber {
     pthread_mutex_t lock; /* of the wish */
     char **wish;          /* QoS in the first byte, then the filter */
     size_t wish_count;
-    atomic_bool changed;
+    atomic_uint wished;  /* number of this wish; never 0 */
+    atomic_uint settled; /* number of the wish that the broker has answered; 0 for none */
+    unsigned applied;    /* number of the wish that it has been asked for; 0 for none */
 
     struct subscriptions *active; /* what has been asked for; NULL before the first time */
     bool fresh;                   /* nothing of it has been asked on this connection */
@@ -48,7 +51,8 @@ struct subscriber *subscriber_new(const char *link, bool skip_retained)
     s->link = link;
     s->skip_retained = skip_retained;
     pthread_mutex_init(&s->lock, NULL);
-    atomic_init(&s->changed, false);
+    atomic_init(&s->wished, 1);
+    atomic_init(&s->settled, 0);
     return s;
 }
 
@@ -94,14 +98,22 @@ int subscriber_set_filters(struct subscriber *s, const struct link_filter *filte
     free_texts(&s->wish, &s->wish_count);
     s->wish = wish;
     s->wish_count = n;
-    atomic_store(&s->changed, true);
+    if (atomic_fetch_add(&s->wished, 1) == UINT_MAX)
+        atomic_store(&s->wished, 1);
     pthread_mutex_unlock(&s->lock);
     return 0;
 }
 
 bool subscriber_changed(const struct subscriber *s)
 {
-    return atomic_load(&s->changed);
+    return atomic_load(&s->wished) != s->applied;
+}
+
+/* Notes it when nothing is left to be answered. */
+static void note_settled(struct subscriber *s)
+{
+    if (s->pending_count == 0)
+        atomic_store(&s->settled, s->applied);
 }
 
 void subscriber_connected(struct subscriber *s, bool resumed)
@@ -114,14 +126,15 @@ void subscriber_connected(struct subscriber *s, bool resumed)
         s->active = NULL;
         free_texts(&s->leftover, &s->leftover_count);
     }
-    atomic_store(&s->changed, true);
+    s->applied = 0;
+    atomic_store(&s->settled, 0);
 }
 
 static int make_plan(struct subscriber *s, bool identifiers, struct subscriptions **out)
 {
     *out = NULL;
     pthread_mutex_lock(&s->lock);
-    atomic_store(&s->changed, false);
+    s->applied = atomic_load(&s->wished);
     struct link_filter *filters = calloc(s->wish_count + 1, sizeof(*filters));
     for (size_t i = 0; filters && i < s->wish_count; i++)
         filters[i] =
@@ -266,6 +279,8 @@ int subscriber_apply(struct subscriber *s, struct mosquitto *mosq, bool identifi
     subscriptions_free(s->active);
     s->active = plan;
     s->fresh = false;
+    if (rc == 0)
+        note_settled(s);
     return rc;
 }
 
@@ -307,6 +322,7 @@ size_t subscriber_answered(struct subscriber *s, int mid, int count, const int *
         if (pending.first != SIZE_MAX)
             log_refused(s, s->active->list[pending.first + i].filter, granted[i], v5);
     }
+    note_settled(s);
     return refused;
 }
 
@@ -315,6 +331,7 @@ void subscriber_unsubscribed(struct subscriber *s, int mid)
     struct pending pending;
     if (!take_pending(s, mid, &pending))
         return;
+    note_settled(s);
     for (size_t i = 0; i < s->pending_count; i++)
         if (s->pending[i].count == 0)
             return;
@@ -323,7 +340,7 @@ void subscriber_unsubscribed(struct subscriber *s, int mid)
 
 bool subscriber_is_settled(const struct subscriber *s)
 {
-    return s->pending_count == 0 && !subscriber_changed(s);
+    return atomic_load(&s->settled) == atomic_load(&s->wished);
 }
 
 bool subscriber_takes(const struct subscriber *s, const char *topic, size_t len,

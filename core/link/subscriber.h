@@ -26,7 +26,7 @@ void subscriber_free(struct subscriber *subscriber); /* NULL is allowed */
 int subscriber_set_filters(struct subscriber *subscriber, const struct link_filter *filters,
                            size_t n);
 
-/* Whether subscriber_apply() has something to do. Any thread. */
+/* Whether subscriber_apply() has something to do. */
 bool subscriber_changed(const struct subscriber *subscriber);
 
 /* There is a new connection, with a session that still has our subscriptions if it was resumed. */
@@ -41,7 +41,7 @@ size_t subscriber_answered(struct subscriber *subscriber, int mid, int count, co
                            bool v5);
 void subscriber_unsubscribed(struct subscriber *subscriber, int mid);
 
-/* Whether everything has been applied and answered. */
+/* Whether all that is wanted has been applied and answered on this connection. Any thread. */
 bool subscriber_is_settled(const struct subscriber *subscriber);
 
 /* Whether to take this copy of a message; see subscriptions_take(). */
