@@ -209,7 +209,7 @@ static int send_one(struct sender *s, struct entry *entry, uint8_t *reason)
     mosquitto_property *properties = NULL;
     int rc = properties_make(pub, clock_wall_ms(), &properties);
     if (rc < 0)
-        return rc == -ESTALE ? -EINVAL : rc;
+        return rc;
     if (c->v5 && limits->max_packet > 0 && properties_packet_length(pub) > limits->max_packet) {
         *reason = MQTT_RC_PACKET_TOO_LARGE;
         rc = -EINVAL;

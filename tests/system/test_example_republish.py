@@ -52,6 +52,17 @@ def test_a_broker_that_is_away_gets_everything_in_order(mosquitto, client, build
     assert [reader.get().payload for _ in range(1, 200)] == [b"%d" % i for i in range(1, 200)]
 
 
+def test_an_expiry_goes_on_running(mosquitto, client, build, tmp_path, process):
+    plant, office = mosquitto(), mosquitto()
+    router = example(plant, office, build, tmp_path, process).start()
+    sensor, reader = client(plant.port), client(office.port).subscribe("plant/#")
+    sensor.publish("sensors/a/b", "fresh", properties=publish_properties(MessageExpiryInterval=1000))
+    assert 0 < reader.get().properties.MessageExpiryInterval <= 1000
+    office.stop()
+    sensor.publish("sensors/a/b", "stale", properties=publish_properties(MessageExpiryInterval=1))
+    router.wait_line("expired before it could be published")
+
+
 LOOP = """
 links = ( {{ name = "local"; host = "127.0.0.1"; port = {port}; protocol = "{protocol}"; loop_limit = 5; }} );
 services = {{ again = {{ plugin = "republish"; link = "local"; targets = {{ to = {{ topic = "{{other}}"; }}; }}; }}; }};

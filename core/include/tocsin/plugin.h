@@ -244,7 +244,8 @@ enum tocsin_level {
 
 /* One publication by a link. `error` is out: 0 once the broker has acknowledged it (QoS 0: once it
  * has been written), or a negative errno value: -EAGAIN the link is down, -ETIMEDOUT no answer in
- * time, -EACCES not authorized, -EINVAL refused for good; then `reason_code` is MQTT's, or 0. */
+ * time, -EACCES not authorized, -ESTALE expired, -EINVAL refused for good; then `reason_code` is
+ * MQTT's, or 0. */
 struct tocsin_publication {
     const char *topic;
     const uint8_t *payload;
