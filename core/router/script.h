@@ -21,7 +21,7 @@
  * counts from 0 as JSON does.
  *
  * A run ends with an error when it has taken too many instructions (large texts count as some), too much
- * memory, or, as a last resort, two seconds of the processor; pcall does not catch that. The state
+ * memory, or, as a last resort, a second of the processor; pcall does not catch that. The state
  * stays usable. A script state belongs to one thread.
  */
 

@@ -121,12 +121,12 @@ int glob_match(const char *pattern, size_t pattern_len, const char *text, size_t
 
 /* ---- Regular expressions ---- */
 
-#define MATCH_LIMIT   100000 /* PCRE2's steps for one place where a match may begin */
-#define DEPTH_LIMIT   1000   /* nested tries */
-#define HEAP_KIB      4096   /* memory of one match */
-#define NEST_LIMIT    100    /* parentheses */
-#define SLICE         256    /* places to begin that are tried before the first look at the clock */
-#define SLICE_FAST_NS 1000000 /* a slice that took less is followed by a larger one */
+#define MATCH_LIMIT 100000    /* PCRE2's steps for one place where a match may begin */
+#define DEPTH_LIMIT 1000      /* nested tries */
+#define HEAP_KIB    4096      /* memory of one match */
+#define NEST_LIMIT  100       /* parentheses */
+#define SLICE       512       /* places to begin between two looks at the clock */
+#define SEARCH_NS   100000000 /* of one search */
 
 struct regex {
     pcre2_code *code;
@@ -251,26 +251,24 @@ static int64_t cpu_ns(void)
 /*
  * PCRE2 limits the work of each place where a match may begin, not that of all of them; a long text
  * with an evil pattern would take minutes. So they are tried in slices, with a look at the clock
- * between two; the slices grow as long as they are quick.
+ * between two.
  */
 static int search(const struct regex_engine *engine, const struct regex *regex, const char *text,
                   size_t len, bool (*late)(void *context), void *context)
 {
-    size_t from = 0, slice = SLICE;
-    for (;;) {
-        bool last = len - from <= slice;
-        int64_t start = last ? 0 : cpu_ns();
-        pcre2_set_offset_limit(engine->matching, last ? PCRE2_UNSET : from + slice - 1);
+    int64_t start = len > SLICE ? cpu_ns() : 0;
+    for (size_t from = 0;;) {
+        bool last = len - from <= SLICE;
+        pcre2_set_offset_limit(engine->matching, last ? PCRE2_UNSET : from + SLICE - 1);
         int rc = pcre2_match(regex->code, (PCRE2_SPTR)text, len, from, 0, engine->data,
                              engine->matching);
         if (rc != PCRE2_ERROR_NOMATCH || last)
             return rc;
-        if (late(context))
+        if (cpu_ns() - start > SEARCH_NS || late(context))
             return PCRE2_ERROR_MATCHLIMIT;
-        from += slice;
+        from += SLICE;
         while (from < len && ((unsigned char)text[from] & 0xc0) == 0x80)
             from++; /* a match begins at a character */
-        slice = cpu_ns() - start < SLICE_FAST_NS ? slice * 4 : slice / 4 + 1;
     }
 }
 

@@ -13,6 +13,7 @@
 
 #include "router/script.h"
 #include "router/script_match.h"
+#include "router/script_simple.h"
 
 #include <lua.h>
 #include <stdbool.h>
@@ -52,6 +53,7 @@ struct script_name {
 struct script_expression {
     struct script_name name; /* text: its own */
     int slot;                /* in Lua's registry */
+    struct simple *simple;   /* NULL: ask Lua */
     bool may_loop;           /* it has functions of its own */
     uint32_t cost;           /* instructions that a run without functions has at most, about */
 };

@@ -102,6 +102,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct buf why = BUF_INIT(1 << 20);
     const struct script_limits limits = { .instructions = 20000, .memory = 2 << 20 };
     struct script *script = script_new(&limits);
+    script->cpu_limit_ns = 100000000;
     const char *text = (const char *)data + 1;
     if (data[0] % 2 == 0) {
         run(script, &fields, text, size - 1, &why);

@@ -54,6 +54,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     const struct template_limits limits = { .output = 10000, .turns = 300 };
     struct buf why = BUF_INIT(1 << 20), out = BUF_INIT(1 << 20);
     struct script *script = script_new(&script_limits);
+    script->cpu_limit_ns = 100000000;
     struct template *template;
     int rc = template_new(script, "fuzz", (const char *)data + 1, size - 1, &template, &why);
     if (rc < 0 && why.len == 0)
