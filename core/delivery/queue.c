@@ -564,11 +564,10 @@ struct delivery *queue_forget_held(struct queue *queue, const char *link, uint64
     return out.first;
 }
 
-struct delivery *queue_empty(struct queue *queue)
+struct delivery *queue_empty(struct queue_target *target)
 {
     struct delivery_list out = { 0 };
-    for (struct queue_target *t = queue->targets; t; t = t->next)
-        remove_from(t, true, &out);
+    remove_from(target, true, &out);
     return out.first;
 }
 

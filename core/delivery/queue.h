@@ -103,8 +103,8 @@ size_t queue_grant(struct queue *queue, struct message **out, size_t max);
  * which belongs to the caller. Those with a worker are not taken out, but not tried again either. */
 struct delivery *queue_forget_held(struct queue *queue, const char *link, uint64_t generation);
 
-/* Takes everything out that is not with a worker, each target's in an order that keeps the topics'. */
-struct delivery *queue_empty(struct queue *queue);
+/* Takes everything of a target out that is not with a worker, in an order that keeps the topics'. */
+struct delivery *queue_empty(struct queue_target *target);
 
 /* Deliveries in it, those with a worker included; of all workers, and of one. */
 size_t queue_count(const struct queue *queue);

@@ -17,6 +17,8 @@
 struct services {
     struct service **items; /* in the order of the file */
     size_t count;
+    struct service *
+        *ending; /* room for those that end with the set, so that the end needs no memory */
     struct map names;
     struct services *successor; /* the set that was made with this one as `previous` */
     struct services *predecessor;
@@ -24,10 +26,18 @@ struct services {
     /* The watchdog: looks whether a call of a plugin takes too long. */
     pthread_t watchdog;
     bool watched;
-    pthread_mutex_t lock; /* of `stop` */
+    pthread_mutex_t lock; /* of what follows; before a service's, if both are needed */
     pthread_cond_t wake;
     bool stop;
     int64_t tick_ms;
+    struct retired *retired;
+    size_t retired_count;
+};
+
+/* A service of an earlier set that still has deliveries which nobody else can make. */
+struct retired {
+    struct retired *next;
+    struct service *service; /* with the reference of that set */
 };
 
 /* ---- Making ---- */
@@ -50,6 +60,7 @@ static void drop(struct services *services)
     for (size_t i = 0; i < services->count; i++)
         service_unref(services->items[i]);
     free(services->items);
+    free(services->ending);
     map_release(&services->names);
     pthread_cond_destroy(&services->wake);
     pthread_mutex_destroy(&services->lock);
@@ -89,7 +100,8 @@ static int fill(struct services *services, struct conf *conf, const struct servi
     }
     size_t count = conf_node_count(group);
     services->items = calloc(count + 1, sizeof(struct service *));
-    if (!services->items)
+    services->ending = calloc(count + 1, sizeof(struct service *));
+    if (!services->items || !services->ending)
         return -ENOMEM;
     int rc = 0;
     for (size_t i = 0; i < count; i++) {
@@ -136,6 +148,112 @@ int services_new(struct conf *conf, const struct services_host *host, struct ser
     return 0;
 }
 
+/* ---- Handing on ---- */
+
+/* Whether the deliveries for one target can be sent by the other: they are rendered already. */
+static bool can_take_over(const struct service_target *from, const struct service_target *to)
+{
+    if (from->service->plugin != to->service->plugin || from->target.wants != to->target.wants ||
+        from->target.format_count != to->target.format_count)
+        return false;
+    for (size_t i = 0; i < from->target.format_count; i++)
+        if (from->formats[i].clean != to->formats[i].clean ||
+            strcmp(format_text(from->formats[i].format), format_text(to->formats[i].format)) != 0)
+            return false;
+    return true;
+}
+
+/* Hands what waits in a service's queue on to the targets of the same names in another set, as far as they
+ * can send it. Returns the number of deliveries that are left, with the workers or waiting. */
+static size_t hand_on(struct service *s, const struct services *successor)
+{
+    struct service *to = find(successor, s->name, strlen(s->name));
+    for (size_t i = 0; to && i < s->target_count; i++) {
+        struct service_target *t = s->targets[i];
+        struct service_target *heir = service_target(to, t->target.name, strlen(t->target.name));
+        if (!heir || !can_take_over(t, heir))
+            continue;
+        pthread_mutex_lock(&s->lock);
+        struct delivery *list = queue_empty(t->queue);
+        pthread_mutex_unlock(&s->lock);
+        for (struct delivery *d = list; d; d = d->next)
+            d->target = &heir->target;
+        if (list)
+            service_submit(to, list, clock_mono_ms());
+    }
+    pthread_mutex_lock(&s->lock);
+    size_t left = queue_count(s->queue);
+    pthread_mutex_unlock(&s->lock);
+    return left;
+}
+
+static size_t retired_count(struct services *services)
+{
+    pthread_mutex_lock(&services->lock);
+    size_t count = services->retired_count;
+    pthread_mutex_unlock(&services->lock);
+    return count;
+}
+
+/* Leaves a service with deliveries to a running set. Returns false if there is no memory for it. */
+static bool retire(struct services *successor, struct service *s, size_t left)
+{
+    if (!successor->watched)
+        return false;
+    struct retired *retired = malloc(sizeof(*retired));
+    struct service **ending =
+        realloc(successor->ending,
+                (successor->count + retired_count(successor) + 1) * sizeof(struct service *));
+    if (ending)
+        successor->ending = ending;
+    if (!retired || !ending) {
+        free(retired);
+        return false;
+    }
+    log_info("%s: replaced, with deliveries that the old configuration has to make: %zu", s->name,
+             left);
+    pthread_mutex_lock(&successor->lock);
+    *retired = (struct retired){ .next = successor->retired, .service = s };
+    successor->retired = retired;
+    successor->retired_count++;
+    pthread_mutex_unlock(&successor->lock);
+    return true;
+}
+
+/* What the last try of a call under way came to may be for others, too; a service that is done ends. Only
+ * the watchdog takes one out, so it may look without the lock. */
+static void look_at_retired(struct services *services)
+{
+    pthread_mutex_lock(&services->lock);
+    struct retired **at = &services->retired;
+    while (*at) {
+        struct retired *retired = *at;
+        struct service *s = retired->service;
+        pthread_mutex_unlock(&services->lock);
+        service_check_deadline(s, clock_mono_ms());
+        bool done = hand_on(s, services) == 0;
+        if (done) {
+            service_begin_stop(s, clock_mono_ms());
+            service_finish_stop(s);
+            log_info("%s: the old configuration has nothing left to do", s->name);
+        }
+        pthread_mutex_lock(&services->lock);
+        if (!done) {
+            at = &retired->next;
+            continue;
+        }
+        /* Others are added in front. */
+        at = &services->retired;
+        while (*at != retired)
+            at = &(*at)->next;
+        *at = retired->next;
+        services->retired_count--;
+        service_unref(s);
+        free(retired);
+    }
+    pthread_mutex_unlock(&services->lock);
+}
+
 /* ---- Running ---- */
 
 static void *watchdog_main(void *context)
@@ -152,6 +270,7 @@ static void *watchdog_main(void *context)
         pthread_mutex_unlock(&services->lock);
         for (size_t i = 0; i < services->count; i++)
             service_check_deadline(services->items[i], clock_mono_ms());
+        look_at_retired(services);
         pthread_mutex_lock(&services->lock);
     }
     pthread_mutex_unlock(&services->lock);
@@ -168,7 +287,7 @@ int services_start(struct services *services)
         if (rc < 0)
             return rc;
     }
-    if (services->watched || services->count == 0)
+    if (services->watched || (services->count == 0 && !services->predecessor))
         return 0;
     int rc = thread_start(&services->watchdog, "watchdog", watchdog_main, services);
     services->watched = rc == 0;
@@ -189,60 +308,31 @@ static void stop_watchdog(struct services *services)
 
 /* ---- Ending ---- */
 
-/* Whether the deliveries for one target can be sent by the other: they are rendered already. */
-static bool can_take_over(const struct service_target *from, const struct service_target *to)
+/* Brings together the services that end with this set: its own that no other has, and retired ones. They
+ * become the items of the set, each with a reference. */
+static void gather_ending(struct services *services)
 {
-    if (from->service->plugin != to->service->plugin || from->target.wants != to->target.wants ||
-        from->target.format_count != to->target.format_count)
-        return false;
-    for (size_t i = 0; i < from->target.format_count; i++)
-        if (from->formats[i].clean != to->formats[i].clean ||
-            strcmp(format_text(from->formats[i].format), format_text(to->formats[i].format)) != 0)
-            return false;
-    return true;
-}
-
-/*
- * Hands what is queued on to the service of the same name in the set that follows, as far as its targets are
- * the same; the rest is returned. The deliveries are out of any queue, so nobody else sees them.
- */
-static struct delivery *hand_over(struct delivery *first, const struct services *successor)
-{
-    struct delivery_list moved = { 0 }, rest = { 0 };
-    struct service *to = NULL;
-    while (first) {
-        struct delivery *d = first;
-        first = d->next;
-        const struct service_target *t = service_target_of(d);
-        to = find(successor, t->target.service, strlen(t->target.service));
-        struct service_target *heir =
-            to ? service_target(to, t->target.name, strlen(t->target.name)) : NULL;
-        if (heir && can_take_over(t, heir)) {
-            d->target = &heir->target;
-            delivery_list_append(&moved, d);
-        } else {
-            delivery_list_append(&rest, d);
-        }
-    }
-    services_submit(moved.first);
-    return rest.first;
-}
-
-/* Takes out of a service's queue what the following set can send. Returns what is left in it. */
-static size_t hand_over_queue(struct service *s, const struct services *successor)
-{
-    if (successor && find(successor, s->name, strlen(s->name))) {
+    size_t count = 0;
+    for (size_t i = 0; i < services->count; i++) {
+        struct service *s = services->items[i];
         pthread_mutex_lock(&s->lock);
-        struct delivery *all = queue_empty(s->queue);
+        bool last = --s->sets == 0;
         pthread_mutex_unlock(&s->lock);
-        struct delivery *rest = hand_over(all, successor);
-        if (rest)
-            service_submit(s, rest, clock_mono_ms());
+        if (last)
+            services->ending[count++] = s;
+        else /* another set has it: this one only lets go */
+            service_unref(s);
     }
-    pthread_mutex_lock(&s->lock);
-    size_t left = queue_count(s->queue);
-    pthread_mutex_unlock(&s->lock);
-    return left;
+    while (services->retired) {
+        struct retired *r = services->retired;
+        services->retired = r->next;
+        services->ending[count++] = r->service;
+        free(r);
+    }
+    free(services->items);
+    services->items = services->ending;
+    services->ending = NULL;
+    services->count = count;
 }
 
 size_t services_free(struct services *services, int64_t drain_ms)
@@ -250,34 +340,30 @@ size_t services_free(struct services *services, int64_t drain_ms)
     if (!services)
         return 0;
     stop_watchdog(services);
-    if (services->successor)
-        services->successor->predecessor = NULL;
+    struct services *successor = services->successor;
+    if (successor)
+        successor->predecessor = NULL;
     if (services->predecessor)
         services->predecessor->successor = NULL;
+    gather_ending(services);
 
     /* All of them stop at the same time, so the time is spent once. */
     int64_t stop_ms = clock_mono_ms() + drain_ms;
-    size_t ending = 0;
+    size_t ending = 0, undone = 0;
     for (size_t i = 0; i < services->count; i++) {
         struct service *s = services->items[i];
-        pthread_mutex_lock(&s->lock);
-        bool last = --s->sets == 0;
-        pthread_mutex_unlock(&s->lock);
-        if (!last) { /* another set has it: this one only lets go */
-            service_unref(s);
+        size_t left = successor ? hand_on(s, successor) : 0;
+        if (left > 0 && retire(successor, s, left))
             continue;
-        }
         services->items[ending++] = s;
-        hand_over_queue(s, services->successor);
         service_begin_stop(s, stop_ms);
     }
     services->count = ending;
 
-    size_t undone = 0;
     for (size_t i = 0; i < services->count; i++) {
         struct service *s = services->items[i];
         service_finish_stop(s);
-        size_t left = hand_over_queue(s, services->successor);
+        size_t left = hand_on(s, successor);
         if (left > 0)
             log_error("%s: ended with deliveries undone: %zu", s->name, left);
         undone += left;
@@ -326,21 +412,30 @@ void services_submit(struct delivery *first)
     }
 }
 
+static size_t forget_held(struct service *s, const char *link, uint64_t generation)
+{
+    size_t forgotten = 0;
+    pthread_mutex_lock(&s->lock);
+    struct delivery *list = queue_forget_held(s->queue, link, generation);
+    pthread_mutex_unlock(&s->lock);
+    while (list) {
+        struct delivery *next = list->next;
+        delivery_free(list);
+        list = next;
+        forgotten++;
+    }
+    return forgotten;
+}
+
 void services_forget_held(struct services *services, const char *link, uint64_t generation)
 {
     size_t forgotten = 0;
-    for (size_t i = 0; i < services->count; i++) {
-        struct service *s = services->items[i];
-        pthread_mutex_lock(&s->lock);
-        struct delivery *list = queue_forget_held(s->queue, link, generation);
-        pthread_mutex_unlock(&s->lock);
-        while (list) {
-            struct delivery *next = list->next;
-            delivery_free(list);
-            list = next;
-            forgotten++;
-        }
-    }
+    for (size_t i = 0; i < services->count; i++)
+        forgotten += forget_held(services->items[i], link, generation);
+    pthread_mutex_lock(&services->lock);
+    for (const struct retired *r = services->retired; r; r = r->next)
+        forgotten += forget_held(r->service, link, generation);
+    pthread_mutex_unlock(&services->lock);
     if (forgotten > 0)
         log_info("link %s: will send again what had no place in a queue: %zu deliveries", link,
                  forgotten);

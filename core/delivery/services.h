@@ -61,10 +61,13 @@ int services_new(struct conf *conf, const struct services_host *host, struct ser
 int services_start(struct services *services);
 
 /*
- * Ends services: those that no other set has taken over finish what is queued, for at most `drain_ms`,
- * then stop; what is left is counted and logged. If another set was made with this one as `previous`, what
- * waits for a target that is there too, with the same formats, is handed on to it instead. Nobody may submit to them any more. The set and its
- * targets are freed. NULL is allowed. Returns the number of deliveries left undone.
+ * Ends services. If another set was made with this one as `previous` and is running, nothing that waits is
+ * lost: for targets that are there too, with the same formats, it is handed on to them, and a service
+ * that has other deliveries goes on behind the new set until they are made. Else the services finish what is
+ * queued, for at most `drain_ms`, then stop; what is left is counted and logged.
+ *
+ * Nobody may submit to them any more. The set and its targets are freed. NULL is allowed. Returns the number
+ * of deliveries left undone.
  */
 size_t services_free(struct services *services, int64_t drain_ms);
 

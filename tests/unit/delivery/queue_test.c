@@ -635,7 +635,7 @@ static void what_comes_from_another_queue_keeps_its_age_and_its_hold(void **stat
     submit(&b, b.a, "x", "1");
     submit(&b, b.a, "x", "2");
     submit(&b, b.a, "x", "3");
-    struct delivery *list = queue_empty(b.queue);
+    struct delivery *list = queue_empty(b.a);
     assert_int_equal(queue_count(b.queue), 0);
     b.now += 9999;
     while (list) {
@@ -743,7 +743,7 @@ static void what_moves_to_another_queue_keeps_its_place(void **state)
     submit(&b, b.b, "x", "new");
     assert_int_equal(b.taken, 5);
 
-    struct delivery *list = queue_empty(b.queue);
+    struct delivery *list = queue_empty(b.a);
     while (list) { /* all into a queue with one place, as after a reload */
         struct delivery *d = list;
         list = d->next;

@@ -1,291 +1,19 @@
 /* SPDX-License-Identifier: MIT */
 
-/* Whole services with real threads, and the plugin of tests/plugin/scripted.c. */
+/* Whole services: deliveries, retries, workers that hang, bounds, configuration, the end. */
 
-#include "delivery/services.h"
+#include "scripted_services.h"
 
 #include "../../plugin/scripted.h"
-#include "../suite.h"
 #include "base/log.h"
 
-#include <dlfcn.h>
 #include <errno.h>
-#include <pthread.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <time.h>
-
-#define SENT_MAX 20000
-
-/* What the plugin's calls have come to, and what they shall answer. All under the lock. */
-static struct {
-    pthread_mutex_t lock;
-    pthread_cond_t changed;
-    char log[SENT_MAX][24]; /* "target text" of what was sent, in order */
-    size_t published;
-    size_t sent, calls, blocked, opened, closed, reopened, taken;
-    char failing[24];    /* the text that is to be retried, "*" for all */
-    char failing_on[24]; /* the target that retries all */
-    size_t fail_times;   /* how often */
-    char hanging[24];    /* the text at which the plugin hangs while `gate` is shut */
-    bool gate_shut;
-    size_t read_after; /* bytes read from messages after the gate was opened */
-    size_t open_fails; /* how often open() fails */
-    const char *word;  /* of the last delivery's target */
-    int64_t mood;      /* of the last opened service */
-} plugin = { .lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER };
-
-static void on_send(const struct tocsin_host *host, struct tocsin_delivery *const *deliveries,
-                    size_t n)
-{
-    pthread_mutex_lock(&plugin.lock);
-    plugin.calls++;
-    for (size_t i = 0; i < n; i++) {
-        struct tocsin_delivery *d = deliveries[i];
-        const char *text = d->message->text;
-        if (strcmp(text, plugin.hanging) == 0 && plugin.gate_shut) {
-            plugin.blocked++;
-            pthread_cond_broadcast(&plugin.changed);
-            while (plugin.gate_shut)
-                pthread_cond_wait(&plugin.changed, &plugin.lock);
-            plugin.blocked--;
-            plugin.read_after += strlen(d->message->text) + strlen(d->message->topic);
-            struct tocsin_publication publication = { .topic = "x", .error = 1 };
-            struct tocsin_publication *publications[] = { &publication };
-            host->publish(host, "home", publications, 1, 1000);
-            plugin.published += publication.error == 0;
-            d->verdict = TOCSIN_SENT; /* nobody listens any more */
-            pthread_cond_broadcast(&plugin.changed);
-            break;
-        }
-        if ((strcmp(text, plugin.failing) == 0 || strcmp(plugin.failing, "*") == 0 ||
-             strcmp(d->target_name, plugin.failing_on) == 0) &&
-            plugin.fail_times > 0) {
-            plugin.fail_times--;
-            /* in brackets: cmocka has a macro of that name */
-            (host->fail)(d, TOCSIN_RETRY, -ECONNREFUSED, "host=%s", "nowhere");
-            pthread_cond_broadcast(&plugin.changed);
-            break;
-        }
-        plugin.word = ((const struct scripted_target *)d->target)->word;
-        if (plugin.sent < SENT_MAX)
-            snprintf(plugin.log[plugin.sent], sizeof(plugin.log[0]), "%.11s %.11s", d->target_name,
-                     text);
-        plugin.sent++;
-        d->verdict = TOCSIN_SENT;
-    }
-    pthread_cond_broadcast(&plugin.changed);
-    pthread_mutex_unlock(&plugin.lock);
-}
-
-static int on_open(const struct tocsin_host *host, const struct scripted_service *service)
-{
-    (void)host;
-    pthread_mutex_lock(&plugin.lock);
-    int rc = 0;
-    if (plugin.open_fails > 0) {
-        plugin.open_fails--;
-        rc = -ECONNREFUSED;
-    } else {
-        plugin.opened++;
-        plugin.mood = service->mood;
-    }
-    pthread_cond_broadcast(&plugin.changed);
-    pthread_mutex_unlock(&plugin.lock);
-    return rc;
-}
-
-static void count(size_t *counter)
-{
-    pthread_mutex_lock(&plugin.lock);
-    ++*counter;
-    pthread_cond_broadcast(&plugin.changed);
-    pthread_mutex_unlock(&plugin.lock);
-}
-
-static void on_reopen(const struct tocsin_host *host)
-{
-    (void)host;
-    count(&plugin.reopened);
-}
-
-static void on_close(const struct tocsin_host *host)
-{
-    (void)host;
-    count(&plugin.closed);
-}
-
-static void on_taken(struct message *message, void *context)
-{
-    (void)message;
-    (void)context;
-    count(&plugin.taken);
-}
-
-/* Awaits that a counter reaches a number. */
-static void await(const size_t *counter, size_t number, const char *what)
-{
-    struct timespec until;
-    clock_gettime(CLOCK_REALTIME, &until);
-    until.tv_sec += 30;
-    pthread_mutex_lock(&plugin.lock);
-    int rc = 0;
-    while (*counter < number && rc == 0)
-        rc = pthread_cond_timedwait(&plugin.changed, &plugin.lock, &until);
-    size_t got = *counter;
-    pthread_mutex_unlock(&plugin.lock);
-    CHECK(got >= number, "%s: %zu, not %zu", what, got, number);
-}
-
-static size_t now(const size_t *counter)
-{
-    pthread_mutex_lock(&plugin.lock);
-    size_t number = *counter;
-    pthread_mutex_unlock(&plugin.lock);
-    return number;
-}
-
-static void set_gate(bool shut)
-{
-    pthread_mutex_lock(&plugin.lock);
-    plugin.gate_shut = shut;
-    pthread_cond_broadcast(&plugin.changed);
-    pthread_mutex_unlock(&plugin.lock);
-}
-
-static void set_failing(const char *text, const char *target, size_t times)
-{
-    pthread_mutex_lock(&plugin.lock);
-    snprintf(plugin.failing, sizeof(plugin.failing), "%s", text);
-    snprintf(plugin.failing_on, sizeof(plugin.failing_on), "%s", target);
-    plugin.fail_times = times;
-    pthread_mutex_unlock(&plugin.lock);
-}
-
-/* ---- Services from a text ---- */
-
-static void on_publish(void *context, const char *link,
-                       struct tocsin_publication *const *publications, size_t n, int64_t timeout_ms)
-{
-    (void)context;
-    (void)link;
-    (void)timeout_ms;
-    for (size_t i = 0; i < n; i++)
-        publications[i]->error = 0;
-}
-
-static const char *const links[] = { "home", "garden" };
-static struct services_host host = {
-    .node = "test", .links = links, .link_count = 2, .publish = on_publish
-};
-
-static int set_up(void **state)
-{
-    (void)state;
-    host.plugin_dir = getenv("TOCSIN_TEST_PLUGINS");
-    if (!host.plugin_dir)
-        return -1;
-    char path[4096];
-    snprintf(path, sizeof(path), "%s/scripted.so", host.plugin_dir);
-    void *handle = dlopen(path, RTLD_NOW | RTLD_LOCAL);
-    struct scripted_hooks *hooks = handle ? dlsym(handle, "scripted_hooks") : NULL;
-    if (!hooks)
-        return -1;
-    *hooks = (struct scripted_hooks){ on_open, on_send, on_reopen, on_close };
-    log_set_level(TOCSIN_LOG_ERROR);
-
-    pthread_mutex_lock(&plugin.lock);
-    plugin.sent = plugin.calls = plugin.blocked = plugin.opened = plugin.closed = 0;
-    plugin.reopened = plugin.taken = plugin.read_after = plugin.open_fails = 0;
-    plugin.failing[0] = plugin.failing_on[0] = plugin.hanging[0] = '\0';
-    plugin.fail_times = plugin.published = 0;
-    plugin.gate_shut = false;
-    pthread_mutex_unlock(&plugin.lock);
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    log_set_level(TOCSIN_LOG_INFO);
-    return 0;
-}
-
-/* `text` is what stands in the group `services`. */
-static struct services *make(const char *text, struct services *previous)
-{
-    struct buf all = BUF_INIT(65536);
-    buf_addf(&all, "services = { %s };", text);
-    struct conf *conf;
-    struct services *services = NULL;
-    struct conf_errors errors = CONF_ERRORS_INIT;
-    int rc = conf_load_text("t.conf", buf_str(&all), &conf, &errors);
-    if (rc == 0)
-        rc = services_new(conf, &host, previous, &services, &errors);
-    CHECK(rc == 0, "%s: %s", text, buf_str(&errors.text));
-    conf_unref(conf);
-    conf_errors_release(&errors);
-    buf_release(&all);
-    return services;
-}
-
-static struct target *target(const struct services *services, const char *service, const char *name)
-{
-    struct target *t = services_target(services, service, strlen(service), name, strlen(name));
-    CHECK(t, "%s:%s", service, name);
-    return t;
-}
-
-static struct delivery *delivery(struct target *t, const char *topic, const char *text, uint8_t qos)
-{
-    struct message *m = message_new(topic, strlen(topic), text, strlen(text), NULL);
-    m->qos = qos;
-    m->link = links[0];
-    m->generation = 5;
-    m->taken = on_taken;
-    const char *rendered[1] = { "x" };
-    assert_true(t->format_count <= 1);
-    struct delivery *d = delivery_new(
-        &(struct delivery_parts){ .target = t, .message = m, .route = "r", .rendered = rendered });
-    /* The hold of the message is the test's: it lives as long as the delivery. */
-    return d;
-}
-
-/* Submits one, and then lets go of the message, as the engine does. */
-static void submit(struct target *t, const char *topic, const char *text, uint8_t qos)
-{
-    struct delivery *d = delivery(t, topic, text, qos);
-    struct message *m = d->message;
-    services_submit(d);
-    message_release_hold(m);
-    message_unref(m);
-}
-
-/* Polls a target's counters, since nobody is told of them. */
-static void await_stats(struct target *t, bool (*enough)(const struct target_stats *stats),
-                        const char *what)
-{
-    struct target_stats stats;
-    for (int i = 0; i < 30000; i++) {
-        services_target_stats(t, &stats);
-        if (enough(&stats))
-            return;
-        nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
-    }
-    CHECK(false, "%s: %llu are still waiting", what, (unsigned long long)stats.waiting);
-}
-
-static bool all_done(const struct target_stats *stats)
-{
-    return stats->waiting == 0;
-}
 
 static bool five_retried(const struct target_stats *stats)
 {
     return stats->retried == 5;
 }
-
-#define QUICK "retry = { initial = \"1ms\"; max = \"5ms\"; };"
 
 static void deliveries_reach_the_plugin_with_the_options_of_their_target(void **state)
 {
@@ -552,103 +280,6 @@ static void reopen_reaches_every_instance(void **state)
     services_free(services, 10 * 1000);
 }
 
-static void reload_keeps_what_has_not_changed(void **state)
-{
-    (void)state;
-    struct services *old = make("a = { plugin = \"scripted\"; }; "
-                                "b = { plugin = \"scripted\"; mood = 1; };"
-                                "gone = { plugin = \"scripted\"; };",
-                                NULL);
-    services_start(old);
-    struct target *a = target(old, "a", "default"), *b = target(old, "b", "default");
-    submit(a, "x", "1", 1);
-    submit(b, "x", "1", 1);
-    submit(target(old, "gone", "default"), "x", "1", 1);
-    await(&plugin.sent, 3, "sent");
-    struct services *new = make("b = { plugin = \"scripted\"; mood = 2; };"
-                                "a = { plugin = \"scripted\"; }; ",
-                                old);
-    services_start(new);
-    assert_ptr_equal(target(new, "a", "default"), a);
-    assert_ptr_not_equal(target(new, "b", "default"), b);
-    assert_int_equal(services_free(old, 10 * 1000), 0);
-    assert_int_equal(plugin.closed, 2);
-    submit(target(new, "a", "default"), "x", "2", 1);
-    submit(target(new, "b", "default"), "x", "2", 1);
-    await(&plugin.sent, 5, "sent");
-    assert_int_equal(plugin.opened, 4);
-    assert_int_equal(plugin.mood, 2);
-
-    /* A second look at the file that comes to nothing. */
-    struct services *again = make("a = { plugin = \"scripted\"; };", new);
-    assert_int_equal(services_free(again, 10 * 1000), 0);
-    submit(target(new, "a", "default"), "x", "3", 1);
-    await(&plugin.sent, 6, "sent");
-    assert_int_equal(services_free(new, 10 * 1000), 0);
-    assert_int_equal(plugin.closed, 4);
-}
-
-static void reload_hands_on_what_is_queued(void **state)
-{
-    (void)state;
-    struct services *old = make("s = { plugin = \"scripted\"; queue = { max_messages = 40; }; "
-                                "targets = { a = { path = \"{topic}\"; }; b = { path = \"old\"; }; "
-                                "c = { }; }; };",
-                                NULL);
-    set_failing("*", "", SIZE_MAX);
-    services_start(old);
-    for (int i = 0; i < 50; i++) {
-        char text[16];
-        snprintf(text, sizeof(text), "%d", i);
-        submit(target(old, "s", "a"), "x", text, 1);
-        submit(target(old, "s", "b"), "x", text, 1);
-        submit(target(old, "s", "c"), "x", text, 1);
-    }
-    await(&plugin.calls, 1, "calls");
-    /* a stays, b's messages cannot be the same any more, c is gone. */
-    struct services *new =
-        make("s = { plugin = \"scripted\"; mood = 1; queue = { max_messages = 45; "
-             "}; targets = { a = { path = \"{topic}\"; }; "
-             "b = { path = \"new\"; }; }; };",
-             old);
-    assert_int_equal(plugin.taken, 120);
-    assert_int_equal(services_free(old, 1), 100);
-    struct target_stats stats;
-    services_target_stats(target(new, "s", "a"), &stats);
-    assert_int_equal(stats.waiting, 50);
-    assert_int_equal(stats.held, 5);
-    services_target_stats(target(new, "s", "b"), &stats);
-    assert_int_equal(stats.waiting, 0);
-    set_failing("", "", 0);
-    services_start(new);
-    await(&plugin.sent, 50, "sent");
-    for (int i = 0; i < 50; i++) {
-        char want[24];
-        snprintf(want, sizeof(want), "a %d", i);
-        CHECK(strcmp(plugin.log[i], want) == 0, "%s, not %s", plugin.log[i], want);
-    }
-    await(&plugin.taken, 150, "taken");
-    assert_int_equal(services_free(new, 10 * 1000), 0);
-}
-
-static void reload_finds_that_a_link_is_gone(void **state)
-{
-    (void)state;
-    static const char text[] = "services = { s = { plugin = \"scripted\"; link = \"garden\"; }; };";
-    struct services *old = make("s = { plugin = \"scripted\"; link = \"garden\"; };", NULL);
-    struct services_host without = host;
-    without.link_count = 1;
-    struct conf *conf;
-    struct services *services;
-    struct conf_errors errors = CONF_ERRORS_INIT;
-    assert_int_equal(conf_load_text("t.conf", text, &conf, &errors), 0);
-    assert_int_equal(services_new(conf, &without, old, &services, &errors), -EINVAL);
-    assert_non_null(strstr(buf_str(&errors.text), "there is no link 'garden'"));
-    conf_unref(conf);
-    conf_errors_release(&errors);
-    assert_int_equal(services_free(old, 0), 0);
-}
-
 static void one_delivery_can_be_sent_without_any_thread(void **state)
 {
     (void)state;
@@ -721,7 +352,7 @@ static void errors_say_where_and_what_to_write(void **state)
         struct services *services;
         struct conf_errors errors = CONF_ERRORS_INIT;
         assert_int_equal(conf_load_text("t.conf", buf_str(&all), &conf, &errors), 0);
-        int rc = services_new(conf, &host, NULL, &services, &errors);
+        int rc = services_new(conf, &scripted_host, NULL, &services, &errors);
         CHECK(rc == -EINVAL && !services, "%s: %d", rows[i].text, rc);
         CHECK(strstr(buf_str(&errors.text), rows[i].want), "%s: %s", rows[i].text,
               buf_str(&errors.text));
@@ -761,7 +392,7 @@ static void a_targets_rules_are_the_services_but_for_its_own(void **state)
 static void plugins_of_a_folder_are_listed(void **state)
 {
     (void)state;
-    char **names = plugin_names(host.plugin_dir);
+    char **names = plugin_names(scripted_host.plugin_dir);
     static const char *const want[] = { "baddefault", "badtable", "misnamed",
                                         "oldabi",     "scripted", "shorttable" };
     for (size_t i = 0; i < ROWS(want); i++)
@@ -775,7 +406,6 @@ static void plugins_of_a_folder_are_listed(void **state)
 }
 
 /* clang-format off */
-#define TEST(NAME) cmocka_unit_test_setup_teardown(NAME, set_up, tear_down)
 TEST_SUITE("services",
            TEST(deliveries_reach_the_plugin_with_the_options_of_their_target),
            TEST(what_fails_is_tried_again_in_order),
@@ -786,11 +416,8 @@ TEST_SUITE("services",
            TEST(a_stuck_target_is_bounded_and_its_neighbour_unaffected),
            TEST(beyond_the_bound_messages_are_taken_over_only_when_there_is_room),
            TEST(a_place_goes_to_a_message_that_holds_before_it_is_sent),
-           TEST(reload_finds_that_a_link_is_gone),
            TEST(a_service_that_cannot_be_opened_is_tried_again),
            TEST(reopen_reaches_every_instance),
-           TEST(reload_keeps_what_has_not_changed),
-           TEST(reload_hands_on_what_is_queued),
            TEST(one_delivery_can_be_sent_without_any_thread),
            TEST(errors_say_where_and_what_to_write),
            TEST(a_targets_rules_are_the_services_but_for_its_own),
