@@ -23,7 +23,7 @@ V ?=
 Q    = $(if $(V),,@)
 say  = @printf '  %-3s %s\n'
 
-PACKAGES = libmosquitto jansson libconfig lua5.4 libpcre2-8
+PACKAGES = libmosquitto jansson libconfig lua5.4 libpcre2-8 libssl
 
 WARNINGS = -Wall -Wextra -Wpedantic -Wconversion -Wshadow -Wstrict-prototypes -Wmissing-prototypes \
            -Wvla -Wformat=2 -Wno-format-nonliteral -Werror

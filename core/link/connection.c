@@ -9,6 +9,7 @@
 #include <mqtt_protocol.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <openssl/ssl.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -85,16 +86,19 @@ static void on_connect(struct mosquitto *mosq, void *context, int reason, int fl
     c->reason = reason;
     uint8_t identifiers = 1, retain = 1, max_qos = 2;
     uint32_t max_packet = 0;
+    uint16_t keepalive = (uint16_t)(c->settings->keepalive.ms / 1000);
     property_byte(properties, MQTT_PROP_SUBSCRIPTION_ID_AVAILABLE, &identifiers);
     property_byte(properties, MQTT_PROP_RETAIN_AVAILABLE, &retain);
     property_byte(properties, MQTT_PROP_MAXIMUM_QOS, &max_qos);
     mosquitto_property_read_int32(properties, MQTT_PROP_MAXIMUM_PACKET_SIZE, &max_packet, false);
+    mosquitto_property_read_int16(properties, MQTT_PROP_SERVER_KEEP_ALIVE, &keepalive, false);
     c->connack = (struct connack){
         .session_present = (flags & 1) != 0,
         .identifiers = c->v5 && identifiers != 0,
         .retain = retain != 0,
         .max_qos = max_qos < 2 ? max_qos : 2,
         .max_packet = max_packet,
+        .keepalive_ms = (int64_t)keepalive * 1000,
     };
 }
 
@@ -367,6 +371,7 @@ int connection_open(struct connection *c)
     }
     c->opened_ms = clock_mono_ms();
     c->misc_ms = c->opened_ms + MISC_INTERVAL_MS;
+    c->ping_ms = 0;
     log_trouble_over(&c->trouble);
     log_info("link %s: connected side=%s host=%s port=%u protocol=%s session=%s", c->settings->name,
              c->side, c->settings->host, c->settings->tcp_port, c->v5 ? "5" : "3.1.1",
@@ -457,6 +462,33 @@ bool connection_poll(struct connection *c, bool read, bool write, int timeout_ms
         c->closing = true;
     *readable = read && ((fds[0].revents & POLLIN) || c->closing);
     *writable = write && ((fds[0].revents & POLLOUT) || c->closing);
+    return true;
+}
+
+/* Past the library, whose own would queue up behind what is held back. */
+static bool send_ping(struct connection *c)
+{
+    static const char ping[] = { (char)CMD_PINGREQ, 0 };
+    SSL *tls = mosquitto_ssl_get(c->mosq);
+    if (tls)
+        return SSL_write(tls, ping, sizeof(ping)) == sizeof(ping);
+    return send(mosquitto_socket(c->mosq), ping, sizeof(ping), MSG_NOSIGNAL | MSG_DONTWAIT) ==
+           sizeof(ping);
+}
+
+bool connection_hold(struct connection *c)
+{
+    int64_t now = clock_mono_ms();
+    /* The library would take the silence, which is ours, for the broker's. */
+    c->misc_ms = now + MISC_INTERVAL_MS;
+    if (c->connack.keepalive_ms > 0 && now >= c->ping_ms) {
+        if (!send_ping(c))
+            return !lost(c, MOSQ_ERR_CONN_LOST);
+        c->ping_ms = now + c->connack.keepalive_ms / 2;
+    }
+    struct pollfd fd = { .fd = c->wake_fd, .events = POLLIN };
+    if (poll(&fd, 1, MISC_INTERVAL_MS) > 0)
+        drain_wake(c);
     return true;
 }
 

@@ -38,6 +38,7 @@ struct connack {
     bool retain;         /* retained messages are available */
     uint8_t max_qos;     /* of what we publish */
     uint32_t max_packet; /* bytes of what we publish; 0: no limit */
+    int64_t keepalive_ms; /* after 1.5 times as long without a packet of ours the broker closes */
 };
 
 struct connector;
@@ -68,6 +69,7 @@ struct connection {
     unsigned attempt;     /* failed ones since the last good connection */
     int64_t opened_ms;
     int64_t misc_ms;   /* when mosquitto_loop_misc() is due */
+    int64_t ping_ms;   /* when connection_hold() is to send a PINGREQ */
     bool answered;     /* CONNACK has come */
     int reason;        /* of CONNACK or DISCONNECT */
     unsigned progress; /* counts callbacks, to see whether a read brought anything */
@@ -101,6 +103,11 @@ void connection_pause(struct connection *c);
  * regularly. Returns false when the connection is lost. */
 bool connection_poll(struct connection *c, bool read, bool write, int timeout_ms, bool *readable,
                      bool *writable);
+
+/* Awaits a wake-up, and neither reads nor writes what is queued, however long it is called: the broker is
+ * told that we are there. Only when what is queued has not been begun to be written. Returns false when the
+ * connection is lost. */
+bool connection_hold(struct connection *c);
 
 /* Reads one packet or a bit more, if there is any. Sets `*dry` if there was none. Returns false when the
  * connection is lost. */

@@ -216,11 +216,9 @@ static bool turn(struct receiver *r, bool *dry)
     if (write && taken)
         return connection_poll(c, false, true, -1, &readable, &writable);
     if (write)
-        return !intake_wait_taken(r->untaken) ||
-               connection_poll(c, false, false, -1, &readable, &writable);
+        return !intake_wait_taken(r->untaken) || connection_hold(c);
     if (intake_is_full(r->intake))
-        return !intake_wait_room(r->untaken) ||
-               connection_poll(c, false, false, -1, &readable, &writable);
+        return !intake_wait_room(r->untaken) || connection_hold(c);
 
     /* What is left of the last burst may lie in TLS buffers, where poll() does not see it. */
     if (!connection_poll(c, true, false, *dry ? -1 : 0, &readable, &writable))

@@ -180,6 +180,26 @@ def test_killed_before_delivery_nothing_acknowledged_is_lost(router, mosquitto, 
     assert set(got) >= set(range(5, 200))
 
 
+def test_connection_outlasts_acknowledgements_that_are_held_back(router, mosquitto, client):
+    """Or else the broker would send all that is not acknowledged again and again, to the targets that work, too."""
+    broker = mosquitto()
+    full = (f'full = {{ plugin = "file"; queue = {{ max_messages = 1; }}; '
+            f'targets = {{ out = {{ path = "{router.folder}/missing/out"; }}; }}; }};')
+    route = '{ topic = "in/#"; targets = [ "full:out", "file:out" ]; }'
+    router.start(config(router, broker.port, route, full, keepalive='"5s"')).ready()
+    c = client(broker.port)
+    for i in range(3):
+        c.publish("in/a", b"%d" % i)
+    router.run.wait_line("queue is full")
+    at = 0
+    for _ in range(5):  # 10 s; the broker's patience is 7.5 s
+        _, at = broker.process.wait_line("Received PINGREQ from tocsin-n1-local", start=at)
+    router.path("missing").mkdir()
+    assert len(router.path("out").read_bytes().split()) == 3
+    until(lambda: router.path("missing/out").exists() and router.path("missing/out").read_bytes().count(b"\n") == 3, "3")
+    assert "connection lost" not in router.run.text()
+
+
 def test_target_that_is_down_leaves_others_alone_and_memory_bounded(router, mosquitto, client):
     broker = mosquitto("max_queued_messages 0", "max_queued_bytes 0")
     stuck = (f'stuck = {{ plugin = "file"; queue = {{ max_messages = 200000; max_bytes = "16MiB"; }}; '
