@@ -26,6 +26,8 @@ struct daemon {
     struct identity identity;
     struct setup setup; /* its services and engines are in use elsewhere */
     struct links *links;
+    pthread_rwlock_t links_lock; /* held to read by those who publish: a worker that was given up on
+                                  * may still be at it when the links go */
     struct shard **shards;
     size_t shard_count;
     sigset_t signals;
@@ -126,7 +128,26 @@ static void publish(void *context, const char *link, struct tocsin_publication *
                     size_t n, int64_t timeout_ms)
 {
     struct daemon *daemon = context;
-    links_publish(daemon->links, link, publications, n, timeout_ms);
+    pthread_rwlock_rdlock(&daemon->links_lock);
+    if (daemon->links)
+        links_publish(daemon->links, link, publications, n, timeout_ms);
+    for (size_t i = 0; !daemon->links && i < n; i++) {
+        publications[i]->error = -EAGAIN;
+        publications[i]->reason_code = 0;
+    }
+    pthread_rwlock_unlock(&daemon->links_lock);
+}
+
+static void end_links(struct daemon *daemon)
+{
+    struct links *links = daemon->links;
+    if (!links)
+        return;
+    links_stop_sending(links);
+    pthread_rwlock_wrlock(&daemon->links_lock);
+    daemon->links = NULL;
+    pthread_rwlock_unlock(&daemon->links_lock);
+    links_free(links);
 }
 
 static int start(struct daemon *daemon)
@@ -318,15 +339,17 @@ static size_t stop(struct daemon *daemon)
 
     size_t undone = services_free(daemon->services, daemon->setup.settings.drain.ms);
     daemon->setup.services = NULL;
-    links_free(daemon->links);
+    end_links(daemon);
     setup_release(&daemon->setup);
     return undone;
 }
 
 int daemon_run(const char *config_path)
 {
-    struct daemon daemon = { .path = config_path };
+    static struct daemon daemon; /* not on the stack: threads may be left behind */
+    daemon.path = config_path;
     pthread_mutex_init(&daemon.services_lock, NULL);
+    pthread_rwlock_init(&daemon.links_lock, NULL);
     sigemptyset(&daemon.signals);
     const int signals[] = { SIGTERM, SIGINT, SIGHUP, SIGUSR1 };
     for (size_t i = 0; i < sizeof(signals) / sizeof(signals[0]); i++)
@@ -353,6 +376,5 @@ int daemon_run(const char *config_path)
         log_info("ended");
     }
     identity_release(&daemon.identity);
-    pthread_mutex_destroy(&daemon.services_lock);
     return status;
 }

@@ -46,7 +46,7 @@ static void host_publish(const struct tocsin_host *host, const char *link,
 {
     const struct instance_host *instance = (const struct instance_host *)host;
     const struct services_host *outside = instance->outside;
-    if (outside->publish && !atomic_load(&instance->cut_off)) {
+    if (!atomic_load(&instance->cut_off) && outside->publish) {
         outside->publish(outside->context, link, publications, n, timeout_ms);
         return;
     }

@@ -34,10 +34,10 @@
 /* What the broker said when it accepted the connection. */
 struct connack {
     bool session_present;
-    bool identifiers;    /* subscription identifiers can be used */
-    bool retain;         /* retained messages are available */
-    uint8_t max_qos;     /* of what we publish */
-    uint32_t max_packet; /* bytes of what we publish; 0: no limit */
+    bool identifiers;     /* subscription identifiers can be used */
+    bool retain;          /* retained messages are available */
+    uint8_t max_qos;      /* of what we publish */
+    uint32_t max_packet;  /* bytes of what we publish; 0: no limit */
     int64_t keepalive_ms; /* after 1.5 times as long without a packet of ours the broker closes */
 };
 

@@ -263,19 +263,25 @@ void links_stop_receiving(struct links *links)
     links->receiving = false;
 }
 
+void links_stop_sending(struct links *links)
+{
+    for (size_t i = 0; i < links->count; i++)
+        if (links->list[i].sender)
+            sender_stop(links->list[i].sender);
+    for (size_t i = 0; i < links->count; i++)
+        if (links->list[i].sender)
+            sender_join(links->list[i].sender);
+}
+
 void links_free(struct links *links)
 {
     if (!links)
         return;
     if (links->receiving)
         links_stop_receiving(links);
-    for (size_t i = 0; i < links->count; i++)
-        if (links->list[i].sender)
-            sender_stop(links->list[i].sender);
+    links_stop_sending(links);
     for (size_t i = 0; i < links->count; i++) {
         struct link *link = &links->list[i];
-        if (link->sender)
-            sender_join(link->sender);
         receiver_free(link->receiver);
         sender_free(link->sender);
         echo_free(link->echo);

@@ -64,7 +64,11 @@ int links_start(struct links *links);
  * the receiving connections. Publishing goes on. */
 void links_stop_receiving(struct links *links);
 
-/* Publishes "offline", closes everything, frees. NULL is allowed. */
+/* Stops publishing (second half): publishes "offline" and closes. Calls of links_publish() that are under
+ * way, and later ones, fail with -EAGAIN at once. */
+void links_stop_sending(struct links *links);
+
+/* Stops what has not been stopped, and frees. Nobody may be in links_publish() any more. NULL is allowed. */
 void links_free(struct links *links);
 
 /* tocsin_host.publish(): see there. Any thread; blocks. `context` is the struct links. */

@@ -200,6 +200,34 @@ def test_connection_outlasts_acknowledgements_that_are_held_back(router, mosquit
     assert "connection lost" not in router.run.text()
 
 
+def test_publication_under_way_at_the_end_is_left_behind(router, mosquitto, client):
+    here, there = mosquitto(), mosquitto()
+    router.start(f'node = "n1"; drain = "50ms"; links = ( {{ name = "here"; host = "127.0.0.1"; port = {here.port}; }},'
+                 f' {{ name = "there"; host = "127.0.0.1"; port = {there.port}; }} );\n'
+                 'services = { again = { plugin = "republish"; link = "there"; timeout = "10m"; '
+                 'targets = { out = { topic = "out/{topic}"; }; }; }; };\n'
+                 'routes = ( { topic = "in/#"; link = "here"; targets = "again:out"; } );')
+    router.run.wait_line("link here: subscribed")
+    router.run.wait_line("link there: connected side=sending")
+    out = client(there.port).subscribe("out/#")
+    c = client(here.port)
+    c.publish("in/a", b"1")
+    assert out.get().payload == b"1"
+    os.kill(there.process.pid, signal.SIGSTOP)
+    try:
+        c.publish("in/a", b"2")
+
+        def is_waiting():
+            seen = len(router.run.lines)
+            router.run.send_signal(signal.SIGUSR1)
+            return "created=2" in router.run.wait_line("target again:out", start=seen)[0]
+
+        until(is_waiting, "the call that gets no answer")
+        assert router.run.stop() == 2
+    finally:
+        os.kill(there.process.pid, signal.SIGCONT)
+
+
 def test_target_that_is_down_leaves_others_alone_and_memory_bounded(router, mosquitto, client):
     broker = mosquitto("max_queued_messages 0", "max_queued_bytes 0")
     stuck = (f'stuck = {{ plugin = "file"; queue = {{ max_messages = 200000; max_bytes = "16MiB"; }}; '
