@@ -194,7 +194,7 @@ static void publish(void *context, const char *link, struct tocsin_publication *
     if (!sender->links) {
         rc = links_new(sender->conf, sender->node, &nobody, &sender->links, &errors);
         if (rc == 0)
-            rc = links_start(sender->links);
+            rc = links_start_sending(sender->links);
         if (rc == 0)
             links_await_ready(sender->links, sender->wait_ms);
     }

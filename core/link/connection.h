@@ -46,10 +46,10 @@ struct connector;
 struct connection {
     /* Set by the side before connection_init(). */
     const struct link_settings *settings;
-    const char *side;                        /* "receiving", "sending": for the log */
-    const char *client_id;                   /* lives as long as the connection */
-    bool clean;                              /* no session in the broker */
-    const char *status;                      /* the topic of the will; NULL for none */
+    const char *side;      /* "receiving", "sending": for the log */
+    const char *client_id; /* lives as long as the connection; NULL: the broker chooses one */
+    bool clean;            /* no session in the broker */
+    const char *status;    /* the topic of the will; NULL for none */
     void (*prepare)(struct mosquitto *mosq); /* sets callbacks; their context is `context` below */
     void *context;
 

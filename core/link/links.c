@@ -15,6 +15,7 @@
 #include <errno.h>
 #include <mosquitto.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -23,7 +24,7 @@
 struct link {
     struct link_settings settings;
     const char *name; /* kept for messages that outlive the configuration */
-    char *client_id, *sender_id, *status;
+    char *client_id, *sender_id, *status, *state_file, *session;
     struct echo *echo;
     struct receiver_config receiver_config;
     struct sender_config sender_config;
@@ -115,13 +116,27 @@ static int make_link(struct links *links, struct link *link, const char *node)
     link->sender_id = joined(sender_id);
     const char *const status[] = { TOPIC_ROOT, node, "/status", NULL };
     link->status = joined(status);
+    char port[6];
+    snprintf(port, sizeof(port), "%u", s->tcp_port);
+    const char *const session[] = { s->host, " ", port, " ", link->client_id ? link->client_id : "",
+                                    NULL };
+    link->session = joined(session);
+    const char *directory = getenv("STATE_DIRECTORY");
+    const char *const default_file[] = { directory, "/link-", s->name, ".filters", NULL };
+    const char *const given_file[] = { s->state_file, NULL };
+    if (s->state_file || directory)
+        link->state_file = joined(s->state_file ? given_file : default_file);
     link->echo = echo_new(s->loop_limit, s->loop_window.ms);
-    if (!link->client_id || !link->sender_id || !link->status || !link->echo)
+    bool complete = link->client_id && link->sender_id && link->status && link->session &&
+                    link->echo && (link->state_file || !(s->state_file || directory));
+    if (!complete)
         return -ENOMEM;
 
     link->receiver_config = (struct receiver_config){ .settings = s,
                                                       .name = link->name,
                                                       .client_id = link->client_id,
+                                                      .state_file = link->state_file,
+                                                      .session = link->session,
                                                       .handler = &links->handler,
                                                       .echo = link->echo,
                                                       .changed = signal_change,
@@ -236,12 +251,30 @@ const char *links_name_at(const struct links *links, size_t index)
 
 /* ---- Life ---------------------------------------------------------------------------------------- */
 
-int links_start(struct links *links)
+static void prepare_tls(const struct links *links)
 {
-    links->receiving = true;
     for (size_t i = 0; i < links->count; i++)
         if (links->list[i].settings.use_tls)
             connector_prepare_tls();
+}
+
+int links_start_sending(struct links *links)
+{
+    prepare_tls(links);
+    for (size_t i = 0; i < links->count; i++) {
+        struct link *link = &links->list[i];
+        sender_be_nobody(link->sender);
+        int rc = sender_start(link->sender);
+        if (rc < 0)
+            return rc;
+    }
+    return 0;
+}
+
+int links_start(struct links *links)
+{
+    links->receiving = true;
+    prepare_tls(links);
     for (size_t i = 0; i < links->count; i++) {
         int rc = sender_start(links->list[i].sender);
         if (rc == 0)
@@ -288,6 +321,8 @@ void links_free(struct links *links)
         free(link->client_id);
         free(link->sender_id);
         free(link->status);
+        free(link->state_file);
+        free(link->session);
     }
     free(links->list);
     options_memory_release(&links->memory);
@@ -324,7 +359,8 @@ void links_publish(void *context, const char *link, struct tocsin_publication *c
 static bool all_ready(struct links *links)
 {
     for (size_t i = 0; i < links->count; i++)
-        if (!receiver_is_ready(links->list[i].receiver) || !sender_is_ready(links->list[i].sender))
+        if (!sender_is_ready(links->list[i].sender) ||
+            (links->receiving && !receiver_is_ready(links->list[i].receiver)))
             return false;
     return true;
 }

@@ -60,6 +60,13 @@ int links_set_filters(struct links *links, const char *link, const struct link_f
 /* Starts the threads. Returns 0 or a negative errno value. A broker that is away is no error. */
 int links_start(struct links *links);
 
+/*
+ * Starts the sending halves alone, for a program that runs beside the daemon: under client identifiers
+ * that the brokers choose, so that nobody is thrown out, and without status and will. In place of
+ * links_start().
+ */
+int links_start_sending(struct links *links);
+
 /* Stops receiving (first half of a clean shutdown): acknowledges what has been taken over, then closes
  * the receiving connections. Publishing goes on. */
 void links_stop_receiving(struct links *links);

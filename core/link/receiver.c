@@ -312,7 +312,13 @@ int receiver_new(const struct receiver_config *config, struct receiver **out)
     if (rc == 0) {
         r->intake = intake_new(r->connection.wake_fd, (size_t)s->max_untaken,
                                (size_t)s->max_untaken_bytes.bytes);
-        r->subscriber = subscriber_new(config->name, strcmp(s->retained, "skip") == 0);
+        const struct subscriber_config subscriber = {
+            .link = config->name,
+            .skip_retained = strcmp(s->retained, "skip") == 0,
+            .file = s->clean_session ? NULL : config->state_file,
+            .session = config->session,
+        };
+        r->subscriber = subscriber_new(&subscriber);
         if (!r->intake || !r->subscriber)
             rc = -ENOMEM;
     }

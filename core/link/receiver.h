@@ -28,6 +28,8 @@ struct receiver_config {
     const struct link_settings *settings;
     const char *name; /* of the link; lives as long as the program */
     const char *client_id;
+    const char *state_file; /* where to remember subscriptions; NULL for nowhere */
+    const char *session;    /* what tells this session from others */
     const struct links_handler *handler;
     struct echo *echo;              /* NULL for none */
     void (*changed)(void *context); /* receiver_is_ready() may have changed; any thread */

@@ -251,14 +251,14 @@ static void send_queued(struct sender *s)
 
 static void publish_status(struct sender *s, const char *text)
 {
-    if (!s->config->status)
+    if (!s->connection.status)
         return;
     const struct connack *limits = &s->connection.connack;
-    int rc = mosquitto_publish(s->connection.mosq, NULL, s->config->status, (int)strlen(text), text,
-                               limits->max_qos < 1 ? limits->max_qos : 1, limits->retain);
+    int rc = mosquitto_publish(s->connection.mosq, NULL, s->connection.status, (int)strlen(text),
+                               text, limits->max_qos < 1 ? limits->max_qos : 1, limits->retain);
     if (rc != MOSQ_ERR_SUCCESS && log_trouble_due(&s->trouble, clock_mono_ms()))
         log_warning("link %s: cannot publish the status topic=%s: %s", s->config->name,
-                    s->config->status, mosquitto_strerror(rc));
+                    s->connection.status, mosquitto_strerror(rc));
 }
 
 static bool turn(struct sender *s)
@@ -346,6 +346,12 @@ int sender_new(const struct sender_config *config, struct sender **out)
     else
         *out = s;
     return rc;
+}
+
+void sender_be_nobody(struct sender *s)
+{
+    s->connection.client_id = NULL;
+    s->connection.status = NULL;
 }
 
 int sender_start(struct sender *s)

@@ -40,6 +40,9 @@ struct sender;
 int sender_new(const struct sender_config *config, struct sender **out);
 int sender_start(struct sender *sender);
 
+/* Before the start: no status, and a client identifier that the broker chooses. */
+void sender_be_nobody(struct sender *sender);
+
 /* Asks the thread to end: it publishes "offline" and closes. */
 void sender_stop(struct sender *sender);
 void sender_join(struct sender *sender);

@@ -34,6 +34,11 @@ const struct tocsin_option link_options[] = {
     O(clean_session, .def = "false",
       .help = "Whether the broker forgets this client when the connection ends. If not, it keeps "
               "messages of QoS 1 while this router is away."),
+    O(state_file,
+      .help =
+          "File in which to remember what is subscribed, so that filters that are no longer wanted "
+          "after a restart are taken back. By default link-NAME.filters in the directory "
+          "STATE_DIRECTORY of the environment, which systemd sets, or nowhere."),
     O(session_expiry, .def = "7d", .min = 1000, .max = 4294967294000,
       .help = "How long the broker keeps messages while this router is away (MQTT 5)."),
     O(keepalive, .def = "60s", .min = 5000, .max = 65535000,

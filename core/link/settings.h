@@ -34,6 +34,7 @@ struct link_settings {
     const char *username;
     struct tocsin_secret password;
     const char *client_id;
+    const char *state_file;
     bool clean_session;
     struct tocsin_duration session_expiry;
     struct tocsin_duration keepalive;

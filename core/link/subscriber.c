@@ -3,6 +3,7 @@
 #include "link/subscriber.h"
 
 #include "base/log.h"
+#include "link/remembered.h"
 #include "link/subscriptions.h"
 
 #include <errno.h>
@@ -24,8 +25,9 @@ struct pending {
 };
 
 struct subscriber {
-    const char *link;
-    bool skip_retained;
+    struct subscriber_config config;
+    bool file_read;    /* what an earlier run has subscribed is known */
+    bool file_trouble; /* it has been said that the file cannot be written */
 
     pthread_mutex_t lock; /* of the wish */
     char **wish;          /* QoS in the first byte, then the filter */
@@ -43,13 +45,12 @@ struct subscriber {
     size_t logged; /* lines about refused filters */
 };
 
-struct subscriber *subscriber_new(const char *link, bool skip_retained)
+struct subscriber *subscriber_new(const struct subscriber_config *config)
 {
     struct subscriber *s = calloc(1, sizeof(*s));
     if (!s)
         return NULL;
-    s->link = link;
-    s->skip_retained = skip_retained;
+    s->config = *config;
     pthread_mutex_init(&s->lock, NULL);
     atomic_init(&s->wished, 1);
     atomic_init(&s->settled, 0);
@@ -116,8 +117,46 @@ static void note_settled(struct subscriber *s)
         atomic_store(&s->settled, s->applied);
 }
 
+/* An earlier run may have left subscriptions in the session. */
+static void read_leftover(struct subscriber *s)
+{
+    s->file_read = true;
+    int rc = remembered_read(s->config.file, s->config.session, &s->leftover, &s->leftover_count);
+    if (rc == 0)
+        return;
+    free_texts(&s->leftover, &s->leftover_count);
+    char text[100];
+    log_warning("link %s: cannot read what was subscribed before file=%s: %s", s->config.link,
+                s->config.file,
+                rc == -EINVAL ? "it is no such file" : strerror_r(-rc, text, sizeof(text)));
+}
+
+/* Before something is asked for, and after something has been taken back. */
+static void remember(struct subscriber *s, const struct subscriptions *plan)
+{
+    if (!s->config.file)
+        return;
+    size_t count = 0;
+    const char **filters = calloc(plan->count + s->leftover_count + 1, sizeof(*filters));
+    int rc = filters ? 0 : -ENOMEM;
+    for (size_t i = 0; rc == 0 && i < plan->count; i++)
+        filters[count++] = plan->list[i].filter;
+    for (size_t i = 0; rc == 0 && i < s->leftover_count; i++)
+        filters[count++] = s->leftover[i];
+    if (rc == 0)
+        rc = remembered_write(s->config.file, s->config.session, filters, count);
+    free(filters);
+    char text[100];
+    if (rc < 0 && !s->file_trouble)
+        log_warning("link %s: cannot write down what is subscribed file=%s: %s", s->config.link,
+                    s->config.file, strerror_r(-rc, text, sizeof(text)));
+    s->file_trouble = rc < 0;
+}
+
 void subscriber_connected(struct subscriber *s, bool resumed)
 {
+    if (!s->file_read && s->config.file)
+        read_leftover(s);
     s->fresh = true;
     s->pending_count = 0;
     s->logged = 0;
@@ -167,7 +206,7 @@ static int options_for(const struct subscriber *s, const struct subscription *on
     const struct subscription *old = s->active ? subscriptions_find(s->active, one->filter) : NULL;
     if (!s->fresh && old && old->qos == one->qos && old->id == one->id)
         return -1;
-    if (s->skip_retained)
+    if (s->config.skip_retained)
         return MQTT_SUB_OPT_SEND_RETAIN_NEVER;
     /* A change of the set is no reason to hear of old values again. */
     return old && !s->fresh ? MQTT_SUB_OPT_SEND_RETAIN_NEW : MQTT_SUB_OPT_SEND_RETAIN_ALWAYS;
@@ -270,8 +309,10 @@ int subscriber_apply(struct subscriber *s, struct mosquitto *mosq, bool identifi
     if (plan->widened > 0)
         log_info("link %s: the broker has no subscription identifiers, overlapping filters are "
                  "joined filters=%zu into=%zu",
-                 s->link, plan->count + plan->widened, plan->count);
+                 s->config.link, plan->count + plan->widened, plan->count);
     rc = find_leftover(s, plan);
+    if (rc == 0)
+        remember(s, plan);
     if (rc == 0)
         rc = send_subscribes(s, mosq, plan);
     if (rc == 0)
@@ -289,10 +330,10 @@ int subscriber_apply(struct subscriber *s, struct mosquitto *mosq, bool identifi
 static void log_refused(struct subscriber *s, const char *filter, int code, bool v5)
 {
     if (s->logged++ < REFUSED_LOG)
-        log_error("link %s: subscription refused filter=%s: %s", s->link, filter,
+        log_error("link %s: subscription refused filter=%s: %s", s->config.link, filter,
                   v5 ? mosquitto_reason_string(code) : "the broker gives no reason");
     else if (s->logged == REFUSED_LOG + 1)
-        log_error("link %s: more subscriptions are refused", s->link);
+        log_error("link %s: more subscriptions are refused", s->config.link);
 }
 
 /* Takes the packet off the list of those not answered. */
@@ -336,6 +377,7 @@ void subscriber_unsubscribed(struct subscriber *s, int mid)
         if (s->pending[i].count == 0)
             return;
     free_texts(&s->leftover, &s->leftover_count);
+    remember(s, s->active);
 }
 
 bool subscriber_is_settled(const struct subscriber *s)

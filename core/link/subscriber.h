@@ -17,9 +17,15 @@
 
 struct subscriber;
 
-/* `skip_retained`: ask the broker for no retained messages. `link` lives as long as the program. NULL
- * when there is no memory. */
-struct subscriber *subscriber_new(const char *link, bool skip_retained);
+struct subscriber_config {
+    const char *link;    /* lives as long as the program, as the others */
+    bool skip_retained;  /* ask the broker for no retained messages */
+    const char *file;    /* see remembered.h; NULL for none */
+    const char *session; /* the same */
+};
+
+/* NULL when there is no memory. */
+struct subscriber *subscriber_new(const struct subscriber_config *config);
 void subscriber_free(struct subscriber *subscriber); /* NULL is allowed */
 
 /* Sets what is wanted from the next subscriber_apply() on. Any thread. Returns 0 or -ENOMEM. */

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Links against a real broker, driven by linkcat instead of a router."""
 
+import socket
+
 import pytest
 
 from conftest import publish_properties, until
@@ -481,3 +483,81 @@ def test_a_publication_without_answer_times_out(link, fake_broker):
     # The late answer belongs to nobody; the next one is found.
     sending.send(PUBACK, body[3:5])
     assert cat.publish({"topic": "a", "payload": "x"}) == [[0, 0]]
+
+
+@BOTH
+def test_filters_of_an_earlier_run_are_taken_back(mosquitto, client, link, tmp_path, version):
+    broker = mosquitto()
+    other = client(broker.port)
+    state = tmp_path / "state"
+    more = of_version(version) + f'state_file = "{state}";'
+    link(settings(broker.port, more)).start([["a/#", 1], ["gone", 1]]).stop()
+    assert b"a/#\0gone\0" in state.read_bytes()
+    other.publish("a/b", "while away")
+
+    cat = link(settings(broker.port, more)).start([["a/b", 1]])
+    assert cat.next_message()["payload"] == "while away"
+    for topic in ("gone", "a/c", "a/b"):
+        other.publish(topic, topic)
+    other.publish("a/b", "end")
+    assert [cat.next_message()["payload"] for _ in range(2)] == ["a/b", "end"]
+    cat.stop()
+    assert state.read_bytes().endswith(b"\0a/b\0") and b"gone" not in state.read_bytes()
+
+    # A file that is none of ours is left out of account, and said so.
+    state.write_bytes(b"something else")
+    cat = link(settings(broker.port, more)).start([["a/b", 1]])
+    cat.process.wait_line("cannot read what was subscribed before", "err")
+    cat.stop()
+
+
+def test_a_host_that_takes_no_connection_does_not_hold_up_the_end(link):
+    """The listener's queue is full, so connect() blocks for minutes."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        port = listener.getsockname()[1]
+        waiting = [socket.socket() for _ in range(4)]
+        for s in waiting:
+            s.setblocking(False)
+            s.connect_ex(("127.0.0.1", port))
+        cat = link(settings(port, 'connect_timeout = "300ms";')).start([], ready=None)
+        cat.process.wait_line("no answer from resolver or host in time", "err")
+        cat.stop()
+        for s in waiting:
+            s.close()
+
+
+@pytest.mark.threads
+def test_a_connection_that_may_not_acknowledge_for_long_is_made_anew(mosquitto, client, link):
+    broker = mosquitto()
+    cat = link(settings(broker.port, 'keepalive = "5s";')).start([["a", 1]])
+    cat.ask(hold=True)
+    client(broker.port).publish("a", "1")
+    assert cat.next_message()["generation"] == 1
+    # Without acknowledgements there are no pings either, so the broker gives us up.
+    cat.process.wait_line('{"lost"', "out")
+    again = cat.next_message()
+    assert (again["payload"], again["generation"]) == ("1", 2)
+    assert cat.stats()["connects"] == 2
+    cat.ask(release=True)
+    until(lambda: cat.stats()["untaken"] == 0, "release")
+    client(broker.port).publish("a", "2")
+    assert cat.next_message()["payload"] == "2"
+
+
+@BOTH
+def test_sending_beside_the_daemon_disturbs_nobody(mosquitto, client, link, version):
+    broker = mosquitto()
+    other = client(broker.port).subscribe("tocsin/#")
+    more = of_version(version) + 'client_id = "x";'
+    daemon = link(settings(broker.port, more)).start([["a", 1]])
+    assert other.get().payload == b"online"
+    beside = link(settings(broker.port, more))
+    assert beside.ask(start_sending=True)["ok"] and beside.ask(ready=20000)["ready"]
+    assert beside.publish({"topic": "a", "payload": "1", "qos": 1}) == [[0, 0]]
+    assert daemon.next_message()["payload"] == "1"
+    beside.stop()
+    assert daemon.publish({"topic": "tocsin/end", "payload": "x", "qos": 1}) == [[0, 0]]
+    assert other.get().topic == "tocsin/end"
+    assert daemon.stats()["connects"] == 1

@@ -12,6 +12,7 @@
  * Each line on standard input is a request, and is answered by one line:
  *   {"filters": [["a/#", 1], ...], "link": "l"}   -> {"ok": true}
  *   {"start": true}                               -> {"ok": true}
+ *   {"start_sending": true}                       -> {"ok": true}; the sending halves alone
  *   {"ready": 5000}                               -> {"ready": true}; waits so many ms
  *   {"hold": true}     messages from now on are not taken over      -> {"ok": true}
  *   {"release": true}  those held are, and those that follow at once -> {"ok": true}
@@ -317,6 +318,8 @@ static json_t *handle(struct cat *cat, const json_t *request)
             links_await_ready(cat->links, json_integer_value(json_object_get(request, "ready"))));
     if (json_object_get(request, "start")) {
         ok = links_start(cat->links) == 0;
+    } else if (json_object_get(request, "start_sending")) {
+        ok = links_start_sending(cat->links) == 0;
     } else if (json_object_get(request, "stop_receiving")) {
         links_stop_receiving(cat->links);
     } else if (json_object_get(request, "release")) {
