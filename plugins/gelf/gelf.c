@@ -264,6 +264,8 @@ static bool fill_frames(struct gelf *self, struct tocsin_delivery *const *delive
 /* As few writes as possible for the batch. */
 static void stream_send(struct gelf *self, struct tocsin_delivery *const *deliveries, size_t n)
 {
+    /* As with http: what a slow server makes too late keeps its preset, and comes with the next batch. */
+    const int64_t end_ms = gelf_now_ms() + self->service->timeout.ms;
     bool go_on = true;
     for (size_t at = 0; at < n && go_on;) {
         const size_t first = at;
@@ -281,7 +283,7 @@ static void stream_send(struct gelf *self, struct tocsin_delivery *const *delive
                 self->host->fail(deliveries[i], TOCSIN_RETRY, 0, "%s", self->stream.message);
             blamed = true;
         }
-        go_on = go_on && sent;
+        go_on = go_on && sent && gelf_now_ms() < end_ms;
     }
 }
 
