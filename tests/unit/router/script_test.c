@@ -124,6 +124,9 @@ static void expression_gives_a_value(void **state)
         { "list[0] + list[1]", "30" },
         { "list[-1]", "40" },
         { "list[4]", "none" },
+        { "(function() local l = list return { l[0], l[3], l[1], l[1], l[-4], l[0], l[3], l[4] } "
+          "end)()",
+          "[10,40,20,20,10,10,40]" },
         { "list.x", "none" },
         { "data[0]", "none" },
         { "#list", "4" },
@@ -449,6 +452,8 @@ static void run_ends_at_its_limits_and_the_state_stays_usable(void **state)
         { LOOP("for i = 1, math.huge do end"), "instructions" },
         { LOOP("local function f() return f() end f()"), "instructions" },
         { LOOP("while true do pcall(function() while true do end end) end"), "instructions" },
+        { LOOP("local function f() while true do end end pcall(f) return 1"), "instructions" },
+        { LOOP("pcall(string.rep, 'x', 1e8) return 1"), "memory" },
         { LOOP("while true do pcall(error) end"), "instructions" },
         { LOOP("while true do pcall(string.rep, 'x', 1e9) end"), "" },
         { LOOP("local t = {} for i = 1, 1e9 do t[i] = 'x' .. i end"), "" },

@@ -186,6 +186,8 @@ static void loops_go_through_arrays_and_objects(void **state)
           "121122" },
         { "{% for a in {1,2} %}{% for b in loop %}{{ b }}{% endfor %} {% endfor %}",
           "indexindex0firstlastlength indexindex0firstlastlength " },
+        { "{% for a in {1,2} %}{% for b in {} %}{% else %}{{ loop.index }}{% endfor %}{% endfor %}",
+          "12" },
         { "{% for room in {'x'} %}{{ room }}{% endfor %}{{ room }}", "xattic" },
         { "{% for topic in {'x'} %}{{ topic .. '' }}{% endfor %}", "x" },
         { "{% for x in {1,2} %}{% for x in {3} %}{{ x }}{% endfor %}{{ x }}{% endfor %}", "3132" },
