@@ -15,7 +15,7 @@
 
 #define LINE_MAX_BYTES 76  /* RFC 2045 section 6.7 (5), RFC 2047 section 2 */
 #define WORD_MAX_BYTES 75  /* an encoded word: RFC 2047 section 2 */
-#define NAME_MAX_BYTES 120 /* of a file */
+#define NAME_MAX_BYTES 120 /* of a file: the line stays below 998, RFC 5322 section 2.1.1 */
 #define WORD_FRAME     12  /* "=?UTF-8?B?" and "?=" */
 
 static const char hex_digits[] = "0123456789ABCDEF";
@@ -540,8 +540,7 @@ static void add_file_name(struct octets *out, const char *name)
 {
     struct octets clean = { .max = out->max };
     add_clean(&clean, *name ? name : "attachment");
-    if (clean.len >
-        NAME_MAX_BYTES) { /* the line must stay below 998 bytes: RFC 5322 section 2.1.1 */
+    if (clean.len > NAME_MAX_BYTES) {
         clean.len = NAME_MAX_BYTES;
         while (((unsigned char)clean.data[clean.len] & 0xc0) == 0x80)
             clean.len--;

@@ -532,7 +532,6 @@ static bool conclude(const struct mail *self, struct tocsin_delivery *d, const s
     }
     if (open > 0)
         return open < count; /* the preset verdict, with the reason of the last failure */
-    d->retry_after_ms = 0;
     if (served == count) {
         d->verdict = TOCSIN_SENT;
         d->reason[0] = '\0';

@@ -22,7 +22,7 @@ class PluginError(Exception):
 class PluginHost:
     """Opens the plugin with these service options, unless `open_now` is false."""
 
-    def __init__(self, plugin, *, open_now=True, name=None, env=None, **service):
+    def __init__(self, plugin, *, open_now=True, name=None, env=None, pass_fds=(), **service):
         self.logs = []  # [level, text] of everything so far
         self.published = []  # of the last send()
         self.process = subprocess.Popen(
@@ -30,6 +30,7 @@ class PluginHost:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, **(env or {})},
+            pass_fds=pass_fds,
         )
         if open_now:
             try:

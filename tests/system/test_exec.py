@@ -23,6 +23,7 @@ json.dump({
     "arguments": sys.argv[2:],
     "input": sys.stdin.buffer.read().hex(),
     "environment": dict(os.environ),
+    "names": [v.split("=")[0] for v in open("/proc/self/environ", errors="replace").read().split("\0")[:-1]],
     "descriptors": descriptors,
     "leads_group": os.getpgrp() == os.getpid(),
     "directory": os.getcwd(),
@@ -99,6 +100,7 @@ def test_arguments_input_and_environment(exec_host, witness):
     )  # fmt: skip
     assert seen["arguments"] == ["-x", "kitchen; rm -rf $HOME `id`", "a b", "ü", ""]
     assert bytes.fromhex(seen["input"]).decode() == "It is 21.5 °C"
+    assert len(seen["names"]) == len(set(seen["names"])), seen["names"]
     environment = seen["environment"]
     assert {k: v for k, v in environment.items() if k.startswith("TOCSIN_")} == {
         "TOCSIN_TOPIC": "home/kitchen",
@@ -137,6 +139,11 @@ def test_program_has_its_own_group_and_nothing_of_ours(exec_host, witness, tmp_p
     assert seen["directory"] == str(tmp_path)
     assert seen["blocked"] == 0
     assert seen["descriptors"] == [0, 1, 2, 3], "3 is the directory being listed"
+
+
+def test_descriptors_that_are_open_for_all_are_not_handed_on(witness):
+    with open("/dev/null") as null, PluginHost("exec", pass_fds=[null.fileno()]) as host:
+        assert witness(host)["descriptors"] == [0, 1, 2, 3]
 
 
 def test_ignored_signals_are_not_handed_on(exec_host, tmp_path):
@@ -184,6 +191,7 @@ def test_input_that_nobody_reads_does_no_harm(exec_host):
     "more, missing",
     [
         ({"payload_hex": "c3", "text": "t"}, ["TOCSIN_PAYLOAD"]),
+        ({"payload_hex": "c3", "text": "t", "fields": [["payload", "evil", "string"]]}, ["TOCSIN_PAYLOAD"]),
         ({"payload_hex": "610062", "text": "t"}, ["TOCSIN_PAYLOAD"]),
         ({"payload": "x" * 65537, "text": "y" * 65537}, ["TOCSIN_PAYLOAD", "TOCSIN_TEXT"]),
         ({"payload": "x" * 65536, "text": "y" * 65536}, []),
@@ -291,8 +299,9 @@ def test_time_limit_ends_the_whole_group(exec_host, tmp_path):
         await_it(lambda: not is_alive(pid), f"the end of {pid}")
 
 
-def test_program_that_ends_on_sigterm_may_clean_up(exec_host, tmp_path):
-    script = f"trap 'echo cleaned >{tmp_path}/note; exit 0' TERM; sleep 1000 & wait"
+def test_group_that_ends_on_sigterm_may_clean_up(exec_host, tmp_path):
+    child = f'trap "echo cleaned >{tmp_path}/note; exit 0" TERM; sleep 1000 & wait'
+    script = f"trap : TERM; sh -c '{child}' & wait; wait; exit 0"
     result = run(exec_host(timeout="300ms", grace="20s"), {"shell": script})
     assert result["verdict"] == "retry", result
     assert (tmp_path / "note").read_text() == "cleaned\n"
