@@ -12,7 +12,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#define DAY_MS ((int64_t)24 * 3600 * 1000)
+#define DAY_MS      ((int64_t)24 * 3600 * 1000)
+#define FIRST_BATCH 8
 
 const struct tocsin_option service_core_options[] = {
     TOCSIN_OPTION(struct service_core, plugin, .flags = TOCSIN_OPTION_REQUIRED,
@@ -359,6 +360,7 @@ static size_t read_service(struct service *s, struct conf_errors *errors)
     if (plugin->max_workers > 0 && s->worker_count > plugin->max_workers)
         s->worker_count = plugin->max_workers;
     s->max_batch = plugin->max_batch > 0 ? plugin->max_batch : 1;
+    s->first_batch = s->max_batch < FIRST_BATCH ? s->max_batch : FIRST_BATCH;
     s->workers = calloc(s->worker_count, sizeof(struct worker *));
     s->queue = queue_new(s->worker_count, map_hash(&s, sizeof(s)) ^ (uint64_t)clock_wall_ms());
     if (!s->workers || !s->queue) {

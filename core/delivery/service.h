@@ -96,6 +96,7 @@ struct service {
                               * given up on for good */
     size_t worker_count;
     size_t abandoned;
+    size_t first_batch; /* deliveries that a new worker begins with */
     bool running;
     bool stopping;
     int64_t stop_ms; /* when stopping: what is not done by then stays undone */

@@ -4,6 +4,9 @@
  * Workers: a thread with one instance of the plugin, which it calls with what is due. A call that
  * outlasts the deadline costs the worker its place: its deliveries go back to the queue, another worker
  * takes the place, and the old thread, whenever it comes back, cleans up behind itself and ends.
+ *
+ * The deadline is one call's, however many deliveries it has, so a batch begins small and grows only while
+ * calls are far from it: a service that takes a second for each message is slow, not dead.
  */
 
 #include "base/clock.h"
@@ -36,6 +39,7 @@ struct worker {
     struct tocsin_delivery *results;
     struct tocsin_delivery **pointers; /* to them */
     struct settling settling;
+    size_t batch_max; /* for now; at most the service's */
 
     /* Under the service's lock. */
     struct delivery **batch; /* with the thread: `n` of them */
@@ -74,6 +78,7 @@ static struct worker *worker_new(struct service *s, size_t place)
     pthread_cond_init(&w->wake, &monotonic);
     pthread_condattr_destroy(&monotonic);
     instance_host_init(&w->host, s->name, s->host);
+    w->batch_max = s->first_batch;
     w->results = calloc(s->max_batch, sizeof(*w->results));
     w->pointers = calloc(s->max_batch, sizeof(struct tocsin_delivery *));
     w->settling.fates = calloc(s->max_batch, sizeof(*w->settling.fates));
@@ -132,6 +137,16 @@ static bool open_instance(struct worker *w)
     return false;
 }
 
+/* Lets the next batch be as large as is safe, after one that took so long. */
+static void adapt_batch(struct worker *w, size_t n, int64_t took_ms)
+{
+    const struct service *s = w->service;
+    if (took_ms > s->core.deadline.ms / 4)
+        w->batch_max = w->batch_max > 4 ? w->batch_max / 4 : 1;
+    else if (took_ms < s->core.deadline.ms / 16 && n == w->batch_max)
+        w->batch_max = w->batch_max * 2 < s->max_batch ? w->batch_max * 2 : s->max_batch;
+}
+
 static void send_batch(struct worker *w)
 {
     struct service *s = w->service;
@@ -139,7 +154,9 @@ static void send_batch(struct worker *w)
     for (size_t i = 0; i < n; i++)
         instance_prepare(&w->results[i], w->batch[i]);
     enter_plugin(w);
+    int64_t begin_ms = clock_mono_ms();
     s->plugin->send(w->self, w->pointers, n);
+    adapt_batch(w, n, clock_mono_ms() - begin_ms);
     bool has_place = leave_plugin(w);
     if (!has_place)
         return; /* the deliveries are somebody else's */
@@ -208,7 +225,7 @@ static bool turn(struct worker *w)
         open_instance(w);
         return true;
     }
-    w->n = queue_take(s->queue, w->place, now_ms, w->batch, s->max_batch);
+    w->n = queue_take(s->queue, w->place, now_ms, w->batch, w->batch_max);
     if (w->n > 0)
         send_batch(w);
     return true;
@@ -323,6 +340,7 @@ static bool abandon(struct service *s, size_t place)
         pthread_detach(w->thread);
         s->workers[place] = NULL;
         s->abandoned++;
+        s->first_batch = 1; /* whoever comes next is careful */
         for (size_t i = 0; i < n; i++) {
             batch[i] = w->batch[i];
             delivery_borrow(batch[i]);

@@ -25,6 +25,12 @@ static void on_send(const struct tocsin_host *host, struct tocsin_delivery *cons
     for (size_t i = 0; i < n; i++) {
         struct tocsin_delivery *d = deliveries[i];
         const char *text = d->message->text;
+        if (plugin.slow_ms > 0) {
+            struct timespec pause = { .tv_nsec = plugin.slow_ms * 1000000 };
+            pthread_mutex_unlock(&plugin.lock);
+            nanosleep(&pause, NULL);
+            pthread_mutex_lock(&plugin.lock);
+        }
         if (strcmp(text, plugin.hanging) == 0 && plugin.gate_shut) {
             plugin.blocked++;
             pthread_cond_broadcast(&plugin.changed);
@@ -182,6 +188,7 @@ int set_up(void **state)
     plugin.failing[0] = plugin.failing_on[0] = plugin.hanging[0] = '\0';
     plugin.fail_times = plugin.published = 0;
     plugin.gate_shut = false;
+    plugin.slow_ms = 0;
     pthread_mutex_unlock(&plugin.lock);
     return 0;
 }

@@ -29,6 +29,7 @@ struct scripted_plugin {
     char hanging[24];    /* the text at which the plugin hangs while `gate` is shut */
     bool gate_shut;
     size_t read_after; /* bytes read from messages after the gate was opened */
+    int64_t slow_ms;   /* how long each delivery takes */
     size_t open_fails; /* how often open() fails */
     const char *word;  /* of the last delivery's target */
     int64_t mood;      /* of the last opened service */

@@ -147,6 +147,25 @@ static void a_call_that_hangs_is_given_up_and_its_delivery_tried_again(void **st
     await(&plugin.closed, plugin.opened, "closed");
 }
 
+static void batches_of_a_slow_service_fit_into_the_deadline(void **state)
+{
+    (void)state;
+    struct services *services =
+        make("s = { plugin = \"scripted\"; deadline = \"400ms\"; " QUICK " };", NULL);
+    struct target *t = target(services, "s", "default");
+    plugin.slow_ms = 90; /* so eight take too long, and one does not */
+    for (int i = 0; i < 8; i++)
+        submit(t, "x", "1", 1);
+    services_start(services);
+    await_stats(t, all_done, "done");
+    struct target_stats stats;
+    services_target_stats(t, &stats);
+    assert_int_equal(stats.sent, 8);
+    assert_int_equal(stats.retried, 8); /* the first batch, and no other */
+    assert_int_equal(services_free(services, 10 * 1000), 0);
+    await(&plugin.closed, 2, "closed");
+}
+
 static void a_call_that_hangs_at_the_end_is_left_behind(void **state)
 {
     (void)state;
@@ -411,6 +430,7 @@ TEST_SUITE("services",
            TEST(what_fails_is_tried_again_in_order),
            TEST(order_holds_with_several_workers_and_random_failures),
            TEST(a_call_that_hangs_is_given_up_and_its_delivery_tried_again),
+           TEST(batches_of_a_slow_service_fit_into_the_deadline),
            TEST(a_call_that_hangs_at_the_end_is_left_behind),
            TEST(the_end_drains_what_can_be_sent),
            TEST(a_stuck_target_is_bounded_and_its_neighbour_unaffected),
