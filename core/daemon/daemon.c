@@ -191,12 +191,14 @@ static int start(struct daemon *daemon)
 static void adopt(struct daemon *daemon, struct setup *fresh)
 {
     struct services *old = daemon->services;
-    if (subscribe(daemon, engine_routes(fresh->engines[0])) < 0)
-        log_error("out of memory: subscriptions are as they were before the reload");
+    const struct routes *routes = engine_routes(fresh->engines[0]); /* they never change */
     for (size_t i = 0; i < daemon->shard_count; i++) {
         shard_set_engine(daemon->shards[i], fresh->engines[i]);
         fresh->engines[i] = NULL;
     }
+    /* Not sooner: what a new filter brings must not meet the old routes. */
+    if (subscribe(daemon, routes) < 0)
+        log_error("out of memory: subscriptions are as they were before the reload");
     pthread_mutex_lock(&daemon->services_lock);
     daemon->services = fresh->services;
     pthread_mutex_unlock(&daemon->services_lock);

@@ -200,6 +200,24 @@ def test_connection_outlasts_acknowledgements_that_are_held_back(router, mosquit
     assert "connection lost" not in router.run.text()
 
 
+def test_new_subscription_does_not_meet_the_old_routes(router, mosquitto, client):
+    """A shard that is busy takes the new routes later than others; what is retained comes at once."""
+    broker = mosquitto("max_queued_messages 0")
+    router.path("f.lua").write_text("function slow(m) local x = 0 for i = 1, 20000000 do x = x + i end return false end")
+    head = 'router = { shards = 4; functions = "f.lua"; instructions = 1000000000; };\n'
+    routes = ['{ topic = "slow"; function = "slow"; targets = "file:out"; }']
+    router.start(head + config(router, broker.port, ", ".join(routes))).ready()
+    c = client(broker.port)
+    for i in range(5):
+        for j in range(20):
+            c.publish(f"new/{i}/{j}", b"%d" % i, retain=True)
+        c.publish("slow")
+        routes.append('{ topic = "new/%d/#"; targets = "file:out"; }' % i)
+        router.write(head + config(router, broker.port, ", ".join(routes)))
+        router.run.send_signal(signal.SIGHUP)
+        assert len(router.lines("out", 20 * (i + 1))) == 20 * (i + 1)
+
+
 def test_publication_under_way_at_the_end_is_left_behind(router, mosquitto, client):
     here, there = mosquitto(), mosquitto()
     router.start(f'node = "n1"; drain = "50ms"; links = ( {{ name = "here"; host = "127.0.0.1"; port = {here.port}; }},'
