@@ -121,7 +121,7 @@ static void hand_on(struct receiver *r)
     r->first = NULL;
     r->end = &r->first;
     r->count = r->bytes = 0;
-    /* Not sooner: under TLS the first messages can come together with CONNACK. */
+    /* Not sooner: the first messages can come together with CONNACK. */
     for (struct message *m = first; m; m = m->next)
         m->generation = r->generation;
     intake_add(r->untaken, first, count);
@@ -264,7 +264,8 @@ static void run_connection(struct receiver *r)
         return;
     begin_generation(r);
     atomic_store(&r->open, true);
-    bool dry = false, open = subscribe(r);
+    hand_on(r); /* what came together with CONNACK: no acknowledgement may go out before */
+    bool dry = false, open = !r->failed && subscribe(r);
     while (open && !connection_stopping(c))
         open = turn(r, &dry);
     atomic_store(&r->open, false);

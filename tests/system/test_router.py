@@ -4,8 +4,11 @@
 import json
 import os
 import pathlib
+import queue
 import signal
 import socket
+import ssl
+import subprocess
 import threading
 
 import pytest
@@ -198,6 +201,37 @@ def test_connection_outlasts_acknowledgements_that_are_held_back(router, mosquit
     assert len(router.path("out").read_bytes().split()) == 3
     until(lambda: router.path("missing/out").exists() and router.path("missing/out").read_bytes().count(b"\n") == 3, "3")
     assert "connection lost" not in router.run.text()
+
+
+def test_what_comes_together_with_connack_is_not_acknowledged_sooner(router, tmp_path):
+    """A broker that answers with CONNACK and two messages in one TLS record; the second finds no place."""
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", cert, "-days", "2",
+                    "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(cert, key)
+    first, over = queue.Queue(), threading.Event()
+
+    def serve(raw):
+        with context.wrap_socket(raw, server_side=True) as s:
+            receives = b"local-send" not in s.recv(4096)
+            publish = b"\x32\x09\x00\x04in/a\x00%c1"
+            s.sendall(b"\x20\x02\x00\x00" + (publish % 1 + publish % 2 if receives else b""))
+            if receives:
+                first.put(s.recv(4096)[:1])
+            over.wait(30)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        full = (f'full = {{ plugin = "file"; queue = {{ max_messages = 1; }}; '
+                f'targets = {{ out = {{ path = "{router.folder}/missing/out"; }}; }}; }};')
+        router.start(f'node = "n1"; drain = "50ms"; links = ( {{ name = "local"; host = "localhost"; '
+                     f'port = {listener.getsockname()[1]}; protocol = "3.1.1"; tls = {{ ca = "{cert}"; }}; }} );\n'
+                     f'services = {{ {full} }};\nroutes = ( {{ topic = "in/#"; targets = "full:out"; }} );')
+        for _ in range(2):
+            threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
+        assert first.get(timeout=30) == b"\xc0", "a PINGREQ, not a PUBACK"
+        over.set()
+        assert router.run.stop() == 2
 
 
 def test_new_subscription_does_not_meet_the_old_routes(router, mosquitto, client):
