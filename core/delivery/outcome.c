@@ -47,7 +47,7 @@ static enum note choose_note(struct service_target *t, enum queue_fate fate, int
     return log_enabled(TOCSIN_LOG_DEBUG) ? NOTE_DEBUG : NOTE_NOTHING;
 }
 
-static void write_debug(const struct service_target *t, const struct delivery *d,
+static void write_debug(const char *service, const struct delivery *d,
                         const struct tocsin_delivery *r, enum queue_fate fate)
 {
     static const char *const words[] = {
@@ -56,24 +56,25 @@ static void write_debug(const struct service_target *t, const struct delivery *d
         [QUEUE_GIVEN_UP] = "given up",
         [QUEUE_RETRYING] = "to be tried again",
     };
-    log_debug("%s: delivery %s target=%s topic=%s id=%s attempt=%u%s%s%s%s", t->target.service,
-              words[fate], t->target.name, d->view.topic, d->id, r->attempt,
-              r->receipt[0] ? " receipt=" : "", r->receipt, r->reason[0] ? ": " : "", r->reason);
+    log_debug("%s: delivery %s target=%s topic=%s id=%s attempt=%u%s%s%s%s", service, words[fate],
+              r->target_name, d->view.topic, d->id, r->attempt, r->receipt[0] ? " receipt=" : "",
+              r->receipt, r->reason[0] ? ": " : "", r->reason);
 }
 
-static void write_note(enum note note, const struct delivery *d, const struct tocsin_delivery *r,
-                       enum queue_fate fate)
+/* Without the lock: a delivery that is in the queue again may be handed on to another service meanwhile, so of
+ * it only what never changes is looked at. */
+static void write_note(enum note note, const char *service, const struct delivery *d,
+                       const struct tocsin_delivery *r, enum queue_fate fate)
 {
     if (note == NOTE_NOTHING)
         return;
-    const struct service_target *t = service_target_of(d);
-    const char *service = t->target.service, *name = t->target.name;
+    const char *name = r->target_name;
     const char *reason = r->reason[0] ? r->reason : "no reason given";
     switch (note) {
     case NOTE_NOTHING:
         break;
     case NOTE_DEBUG:
-        write_debug(t, d, r, fate);
+        write_debug(service, d, r, fate);
         break;
     case NOTE_FAILS:
         log_warning("%s: delivery failed, will be tried again target=%s topic=%s attempt=%u: %s",
@@ -144,7 +145,7 @@ void service_settle(struct service *service, struct delivery *const *batch,
 
     for (size_t i = 0; i < n; i++) {
         enum queue_fate fate = room->fates[i];
-        write_note(room->notes[i], batch[i], &results[i], fate);
+        write_note(room->notes[i], service->name, batch[i], &results[i], fate);
         if (fate < QUEUE_RETRYING)
             delivery_free(batch[i]);
         else if (room->notes[i] != NOTE_NOTHING)
