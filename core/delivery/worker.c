@@ -361,14 +361,16 @@ static bool abandon(struct service *s, size_t place)
 void service_check_deadline(struct service *service, int64_t now_ms)
 {
     pthread_mutex_lock(&service->lock);
+    bool empty = false;
     for (size_t i = 0; service->running && i < service->worker_count; i++) {
         const struct worker *w = service->workers[i];
-        if (!w || w->busy_since_ms == 0 || now_ms - w->busy_since_ms < service->core.deadline.ms)
-            continue;
-        if (abandon(service, i) && service->abandoned <= SERVICE_MOST_ABANDONED &&
-            !service->stopping)
-            service_start_workers(service);
+        if (w && w->busy_since_ms > 0 && now_ms - w->busy_since_ms >= service->core.deadline.ms)
+            abandon(service, i);
+        empty |= !service->workers[i];
     }
+    /* Also places for which there was no memory, or no thread, the last time. */
+    if (empty && service->abandoned <= SERVICE_MOST_ABANDONED && !service->stopping)
+        service_start_workers(service);
     pthread_mutex_unlock(&service->lock);
 }
 
