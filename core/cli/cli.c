@@ -100,7 +100,10 @@ void cli_add_overview(struct buf *out)
         buf_addf(out, " %s", s->name);
         column += strlen(s->name) + 1;
     }
-    buf_add_str(out, ", and each plugin.\n");
+    buf_add_str(out, ", and each plugin.\nWhat is written inside them, for `tocsin help NAME`:\n ");
+    for (const struct cli_topic *t = cli_topics; t->name; t++)
+        buf_addf(out, " %s", t->name);
+    buf_add_str(out, ".\n");
 }
 
 /* ---- Parsing ---- */

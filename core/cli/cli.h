@@ -86,6 +86,16 @@ struct cli_section {
 
 extern const struct cli_section cli_sections[]; /* ends with an entry without a name */
 
+/* What is written inside options: formats, expressions and so on. Paragraphs are divided by empty lines; one whose
+ * lines are indented is literal. */
+struct cli_topic {
+    const char *name;
+    const char *summary;
+    const char *text; /* no line is longer than a terminal */
+};
+
+extern const struct cli_topic cli_topics[]; /* ends with an entry without a name */
+
 /* Manual pages in mdoc(7): of the program with its commands (tocsin.1), of one command, of the
  * configuration (tocsin.conf.5). */
 void manual_add_program(struct buf *out);

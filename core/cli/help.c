@@ -26,9 +26,19 @@ static const struct cli_section *section_named(const char *name)
     return NULL;
 }
 
+static const struct cli_topic *topic_named(const char *name)
+{
+    for (const struct cli_topic *t = cli_topics; t->name; t++)
+        if (strcmp(t->name, name) == 0)
+            return t;
+    return NULL;
+}
+
 static int unknown(const char *name)
 {
     struct nearest nearest = { .wrong = name };
+    for (const struct cli_topic *t = cli_topics; t->name; t++)
+        nearest_try(&nearest, t->name);
     for (const struct cli_section *s = cli_sections; s->name; s++)
         nearest_try(&nearest, s->name);
     for (size_t i = 0; cli_commands[i]; i++)
@@ -70,7 +80,12 @@ static int run(const struct cli_args *args)
         return cli_print(&out);
     }
     const struct cli_section *section = section_named(name);
+    const struct cli_topic *topic = topic_named(name);
     const struct cli_command *command = cli_command_named(name);
+    if (topic) {
+        buf_addf(&out, "%s: %s\n\n%s\n", topic->name, topic->summary, topic->text);
+        return cli_print(&out);
+    }
     if (section) {
         buf_addf(&out, "%s: %s\n%s\n\n", section->name, section->summary, section->where);
         options_help(section->table, &out);
@@ -91,13 +106,14 @@ static int run(const struct cli_args *args)
 
 const struct cli_command cli_help = {
     .name = "help",
-    .summary = "explain a command, a section of the configuration, or a plugin",
+    .summary = "explain a command, a section, a plugin, or how formats are written",
     .arguments = "[NAME]",
     .description = "Without NAME it lists commands and sections. With the name of a section or "
                    "plugin it prints all its\n"
                    "options: type, default, range, effect. They come from the tables that the "
                    "configuration is read\n"
-                   "with.",
+                   "with. fields, formats, expressions, templates and functions tell what is "
+                   "written inside options.",
     .example = "tocsin help route",
     .options = options,
     .most = 1,

@@ -10,6 +10,8 @@
 
 #define DATE "2026-11-22"
 
+#define TOPIC_MAX_BYTES 65536
+
 /* Text as mdoc takes it: no line may begin with a dot or quote, and backslashes are doubled. Line feeds
  * within a paragraph become blanks, an empty line begins a new one. */
 static void add_prose(struct buf *out, const char *text)
@@ -38,6 +40,19 @@ static void add_prose(struct buf *out, const char *text)
             line_start = false;
         }
     }
+    buf_add_byte(out, '\n');
+}
+
+/* One line as it is. */
+static void add_line(struct buf *out, const char *text, size_t len)
+{
+    if (len > 0 && (*text == '.' || *text == '\''))
+        buf_add_str(out, "\\&");
+    for (size_t i = 0; i < len; i++)
+        if (text[i] == '\\')
+            buf_add_str(out, "\\e");
+        else
+            buf_add_byte(out, text[i]);
     buf_add_byte(out, '\n');
 }
 
@@ -116,6 +131,42 @@ void manual_add_program(struct buf *out)
         ".Sh SEE ALSO\n.Xr tocsin.conf 5\n");
 }
 
+/* Prose that was gathered line by line. */
+static void end_prose(struct buf *out, struct buf *prose)
+{
+    if (prose->len > 0)
+        add_prose(out, buf_str(prose));
+    buf_clear(prose);
+}
+
+/* Indented lines are literal, the others prose. */
+static void add_topic(struct buf *out, const struct cli_topic *topic)
+{
+    struct buf prose = BUF_INIT(TOPIC_MAX_BYTES);
+    bool literal = false;
+    buf_addf(out, ".Ss %s: %s\n", topic->name, topic->summary);
+    for (const char *line = topic->text, *end; *line; line = *end ? end + 1 : end) {
+        end = line + strcspn(line, "\n");
+        if (end == line) {
+            end_prose(out, &prose);
+            continue;
+        }
+        if ((*line == ' ') != literal) {
+            literal = !literal;
+            end_prose(out, &prose);
+            buf_add_str(out, literal ? ".Bd -literal -offset indent\n" : ".Ed\n.Pp\n");
+        }
+        if (literal)
+            add_line(out, line + 2, (size_t)(end - line) - 2);
+        else
+            buf_addf(&prose, "%s%.*s", prose.len > 0 ? " " : "", (int)(end - line), line);
+    }
+    end_prose(out, &prose);
+    if (literal)
+        buf_add_str(out, ".Ed\n");
+    buf_release(&prose);
+}
+
 void manual_add_configuration(struct buf *out)
 {
     add_head(out, "tocsin.conf", "5", "tocsin.conf", "configuration of tocsin");
@@ -138,38 +189,7 @@ void manual_add_configuration(struct buf *out)
         options_mdoc(s->table, out);
         buf_add_str(out, ".El\n");
     }
-    buf_add_str(out, ".Ss Formats\n");
-    add_prose(
-        out,
-        "{name} is replaced by the field of that name; {a.b[0]} looks into objects and lists, "
-        "which count "
-        "from 0. After a colon stands how, as in Python's str.format: {celsius:.1f}, {name:>10}. "
-        "{name!j} "
-        "gives JSON. {name?text} gives the text when there is no such field. {{ and }} are the "
-        "braces themselves. A field that is not there stays as it is written.\n\n"
-        "Fields are: topic, payload, qos, retain, link, route, title, text, priority, severity; "
-        "_dtepoch, "
-        "_dtiso, _ltiso, _dthhmm, _dthhmmss (when the message came); the named levels of the "
-        "topic; what "
-        "`set` has computed; and the members of the decoded payload. A payload that is a number or "
-        "text "
-        "is the field value. json is the whole decoded payload.");
-    buf_add_str(out, ".Ss Expressions\n");
-    add_prose(out,
-              "Expressions are Lua 5.4: celsius > 30 and room ~= \"attic\". A name is a field, nil "
-              "if there is "
-              "none. Beside Lua's operators there are math, string without patterns, tostring, "
-              "tonumber, and "
-              "contains(s, part), starts_with(s, part), ends_with(s, part), glob(s, pattern), "
-              "regex(s, pattern), "
-              "round(x, digits), json(value), split(s, separator), trim(s), replace(s, from, to).");
-    buf_add_str(out, ".Ss Templates\n");
-    add_prose(out, "{{ expression | filter }} gives a value, {% if %} {% elif %} {% else %} {% "
-                   "endif %} chooses, "
-                   "{% for x in list %} {% endfor %} repeats, {# #} is a comment; a minus sign "
-                   "inside the braces takes "
-                   "away the blanks on that side. Filters: upper lower trim round default join "
-                   "tojson replace escape "
-                   "safe.");
+    for (const struct cli_topic *t = cli_topics; t->name; t++)
+        add_topic(out, t);
     buf_add_str(out, ".Sh SEE ALSO\n.Xr tocsin 1 ,\n.Xr tocsin-check 1 ,\n.Xr tocsin-explain 1\n");
 }

@@ -3,6 +3,7 @@
 
 import json
 import pathlib
+import re
 import subprocess
 
 import pytest
@@ -123,9 +124,25 @@ def test_plugins_are_listed_with_their_options(tocsin):
     assert "did you mean" in tocsin("plugins", "mial", status=1).stderr
 
 
-@pytest.mark.parametrize("section", ["settings", "link", "tls", "router", "route", "service", "target", "retry", "queue"])
+@pytest.mark.parametrize("section", ["settings", "link", "tls", "router", "route", "service", "target", "retry", "queue", "fields",
+                                     "formats", "expressions", "templates", "functions"])
 def test_every_section_has_help(tocsin, section):
     assert len(tocsin("help", section).stdout.splitlines()) > 4
+
+
+def test_help_names_functions_and_fields_that_there_are(tocsin, tmp_path):
+    named = re.findall(r"(\w+)\(", tocsin("help", "expressions").stdout)
+    assert "regex" in named and "tojson" in named
+    path = tmp_path / "tocsin.conf"
+    path.write_text('links = ( { name = "local"; } ); services = { log = { plugin = "log"; }; }; routes = ( { topic = "#";'
+                    ' when = "%s"; targets = "log"; } );' % " and ".join(f"type({f}) == 'function'" for f in named))
+    assert ": dispatched\n" in tocsin("explain", "-c", path, "a", "1").stdout
+    names = [name for line in tocsin("help", "fields").stdout.splitlines() if re.match(r"  (topic|_)", line)
+             for name in re.split("  +", line)[1].split()]
+    assert "topic" in names and "_dthhmmss" in names
+    path.write_text('links = ( { name = "local"; } ); services = { log = { plugin = "log"; }; }; routes = ( { topic = "#";'
+                    ' format = "%s"; targets = "log"; } );' % "".join("{%s}" % name for name in names))
+    assert "missing" not in tocsin("explain", "-c", path, "a", "1").stdout
 
 
 @pytest.mark.parametrize("command", ["run", "check", "explain", "send", "plugins", "help", "version"])
