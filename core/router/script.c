@@ -14,6 +14,7 @@
 
 #define INSTRUCTIONS 1000000
 #define MEMORY       (64 * 1024 * 1024)
+#define TEXT_MAX     (16 * 1024 * 1024) /* bytes of JSON that a table may become */
 #define CPU_NS       1000000000
 #define MEMORY_LEAST (256 * 1024) /* less does not hold the functions offered */
 
@@ -30,7 +31,8 @@ struct script *script_new(const struct script_limits *limits)
         if (limits->memory > 0)
             script->limits.memory = limits->memory < MEMORY_LEAST ? MEMORY_LEAST : limits->memory;
     }
-    buf_init(&script->text, (size_t)script->limits.memory);
+    buf_init(&script->text,
+             script->limits.memory < TEXT_MAX ? (size_t)script->limits.memory : TEXT_MAX);
     script->lua = script_lua_new(script);
     if (script->lua) {
         lua_pushcfunction(script->lua, script_lib_open);

@@ -9,11 +9,12 @@
 #include <string.h>
 #include <time.h>
 
-#define STEP               1000 /* instructions between two looks at the limits */
-#define BYTES_PER_STEP     256  /* memory taken that counts as one instruction */
-#define EMERGENCY_WORK     1000 /* instructions that a refused request for memory costs: */
-#define BYTES_PER_SWEEP    256  /* Lua then collects everything, which takes time */
-#define NS_PER_INSTRUCTION 100  /* in the sum of all runs, for those with slow single steps */
+#define TEXT_KEPT          (64 * 1024) /* bytes of script->text that stay from run to run */
+#define STEP               1000        /* instructions between two looks at the limits */
+#define BYTES_PER_STEP     256         /* memory taken that counts as one instruction */
+#define EMERGENCY_WORK     1000        /* instructions that a refused request for memory costs: */
+#define BYTES_PER_SWEEP    256         /* Lua then collects everything, which takes time */
+#define NS_PER_INSTRUCTION 100 /* in the sum of all runs, for those with slow single steps */
 
 static bool may_take(struct script *script, size_t more)
 {
@@ -135,6 +136,8 @@ void script_end(struct script *script)
     lua_settop(script->lua, 0);
     if (script->end == SCRIPT_END_MEMORY)
         lua_gc(script->lua, LUA_GCCOLLECT); /* what the run had must not make the next one fail */
+    if (script->text.cap > TEXT_KEPT)
+        buf_release(&script->text);
     buf_clear(&script->text);
 }
 

@@ -333,6 +333,7 @@ static void add_table(lua_State *lua, int index, int depth)
 
     lua_Integer first, n;
     if (table_is_array(lua, index, &first, &n)) {
+        script_charge(lua, (size_t)n);
         buf_add_byte(out, '[');
         for (lua_Integer i = 0; i < n; i++) {
             if (i > 0)
@@ -346,6 +347,7 @@ static void add_table(lua_State *lua, int index, int depth)
     }
     size_t count;
     const struct key *keys = push_keys(lua, index, &count);
+    script_charge(lua, count * 4);
     buf_add_byte(out, '{');
     for (size_t i = 0; i < count; i++) {
         if (i > 0)

@@ -476,6 +476,11 @@ static void run_ends_at_its_limits_and_the_state_stays_usable(void **state)
         { LOOP("local function f() return pcall(f) end return f()"), NULL },
         { LOOP("local function f() local ok, e = pcall(f) error(e) end return f()"), "" },
         { "string.byte(('x'):rep(1e6), 1, -1)", "too long" },
+        { LOOP("local t = {} for i = 1, 100 do t[i] = i end for i = 1, 4 do t = { t, t, t, t, t, "
+               "t, t } "
+               "end return t"),
+          "instructions" },
+        { "{ ('x'):rep(2e5) }", NULL },
         { LOOP("local t = {} for i = 1, 1e3 do t[i] = {} end return t"), NULL },
     };
     struct setting *s = *state;
@@ -486,6 +491,8 @@ static void run_ends_at_its_limits_and_the_state_stays_usable(void **state)
         CHECK(!rows[i].want || strstr(buf_str(&s->text), rows[i].want), "%s: %s", rows[i].text,
               buf_str(&s->text));
         CHECK(s->script->used <= 4 << 20, "%s: %zu bytes", rows[i].text, s->script->used);
+        CHECK(s->script->text.cap <= 1 << 16, "%s: %zu bytes of text", rows[i].text,
+              s->script->text.cap);
         rc = evaluate(s, "count + 1");
         CHECK(rc == 0 && strcmp(buf_str(&s->text), "8") == 0, "after %s: %s", rows[i].text,
               buf_str(&s->text));
