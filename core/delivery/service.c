@@ -22,7 +22,8 @@ const struct tocsin_option service_core_options[] = {
                   .help = "Threads, each with a connection of its own; a topic of a target always "
                           "goes to the same one. A plugin may allow fewer."),
     TOCSIN_OPTION(struct service_core, deadline, .def = "60s", .min = 10, .max = DAY_MS,
-                  .help = "Longest time that one call of the plugin may take; then it is given up, "
+                  .help = "Longest time that one call of the plugin may take, longer than its own "
+                          "time limits; then it is given up, "
                           "its deliveries are tried again, and a fresh worker goes on."),
     TOCSIN_OPTION(struct service_core, retry,
                   .help = "Group that says how often, and how long, a delivery is tried again; a "
