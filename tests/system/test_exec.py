@@ -23,7 +23,7 @@ json.dump({
     "arguments": sys.argv[2:],
     "input": sys.stdin.buffer.read().hex(),
     "environment": dict(os.environ),
-    "names": [v.split("=")[0] for v in open("/proc/self/environ", errors="replace").read().split("\0")[:-1]],
+    "names": [v.split("=")[0] for v in open("/proc/self/environ", errors="replace").read().split("\\0")[:-1]],
     "descriptors": descriptors,
     "leads_group": os.getpgrp() == os.getpid(),
     "directory": os.getcwd(),
@@ -416,3 +416,32 @@ def test_send_runs_the_program(build, tmp_path):
     assert out.read_text() == "hello, it"
     failed = tocsin(build, tmp_path, 'shell = "echo no room >&2; exit 75";', "send", "programs:it", "x")
     assert failed.returncode == 75 and "exit status 75: no room" in failed.stdout + failed.stderr, failed
+
+
+@pytest.mark.threads
+def test_workers_run_programs_side_by_side(build, tmp_path, process, mosquitto, client):
+    broker = mosquitto()
+    config = tmp_path / "tocsin.conf"
+    out = tmp_path / "out"
+    # Each program waits until four of them have come to the gate, so one worker alone would never get done.
+    gate = tmp_path / "gate"
+    gate.mkdir()
+    script = (
+        f"touch {gate}/$TOCSIN_ID; "
+        f"while [ $(ls {gate} | wc -l) -lt 4 ]; do sleep 0.05; done; "
+        f"echo $TOCSIN_ROOM >>{out}"
+    )
+    config.write_text(
+        f'links = ( {{ name = "local"; host = "127.0.0.1"; port = {broker.port}; }} );\n'
+        'services = { programs = { plugin = "exec"; workers = 4; '
+        f'targets = {{ it = {{ shell = "{script}"; }}; }}; }}; }};\n'
+        'routes = ( { topic = "rooms/{room}"; targets = "programs:it"; } );\n'
+    )
+    router = process([build / "tocsin", "run", "-c", config])
+    router.wait_line("subscribed")
+    c = client(broker.port)
+    for i in range(24):
+        c.publish(f"rooms/{i}", b"x")
+    await_it(lambda: out.exists() and len(out.read_text().split()) == 24, "24 lines")
+    assert sorted(out.read_text().split(), key=int) == [str(i) for i in range(24)]
+    assert router.stop() == 0

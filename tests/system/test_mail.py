@@ -1054,6 +1054,7 @@ def example(tmp_path, process, mosquitto, client, build):
     return start
 
 
+@pytest.mark.threads
 def test_example_sends_alarms_and_pictures(smtp, example):
     server = smtp()
     c, router = example(server.port)
