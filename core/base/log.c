@@ -2,6 +2,9 @@
 
 #include "base/log.h"
 
+#include <inttypes.h>
+#include <poll.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,6 +13,7 @@
 #include <unistd.h>
 
 #define LINE_MAX_BYTES    2048
+#define STUCK_MS          1000 /* how long a line waits for whoever reads the log */
 #define FIRST_INTERVAL_MS (10 * 1000)
 #define LAST_INTERVAL_MS  (60 * 60 * 1000)
 
@@ -77,6 +81,45 @@ static size_t put_clean(char *line, size_t len, const char *text)
     return len;
 }
 
+static pthread_mutex_t output_lock = PTHREAD_MUTEX_INITIALIZER;
+static uint64_t lost; /* lines since the last one that got through; under the lock */
+
+/* Two lines are shorter than what a pipe that polls as writable takes without waiting. */
+static bool is_writable(int wait_ms)
+{
+    struct pollfd output = { .fd = STDERR_FILENO, .events = POLLOUT };
+    return poll(&output, 1, wait_ms) != 0;
+}
+
+static void write_lost(void)
+{
+    char line[LINE_MAX_BYTES];
+    size_t len = put_head(line, TOCSIN_LOG_WARNING);
+    len += (size_t)snprintf(line + len, sizeof(line) - len,
+                            "%" PRIu64 " lines of the log were lost: nobody read them\n", lost);
+    if (write(STDERR_FILENO, line, len) > 0)
+        lost = 0;
+}
+
+/*
+ * One write, so that lines of several threads do not mix. Nobody is left to tell if it fails. A reader that
+ * has come to a halt must not stop the router: the first line waits a while for it, then lines are lost.
+ */
+static void write_line(const char *line, size_t len)
+{
+    pthread_mutex_lock(&output_lock);
+    bool writable = is_writable(lost == 0 ? STUCK_MS : 0);
+    if (writable && lost > 0)
+        write_lost();
+    if (!writable || lost > 0) {
+        lost++;
+    } else {
+        ssize_t written = write(STDERR_FILENO, line, len);
+        (void)written;
+    }
+    pthread_mutex_unlock(&output_lock);
+}
+
 void log_vline(enum tocsin_level level, const char *prefix, const char *format, va_list args)
 {
     if (!log_enabled(level))
@@ -92,9 +135,7 @@ void log_vline(enum tocsin_level level, const char *prefix, const char *format, 
     }
     len = put_clean(line, len, text);
     line[len++] = '\n';
-    /* One write, so that lines of several threads do not mix. Nobody is left to tell if it fails. */
-    ssize_t written = write(STDERR_FILENO, line, len);
-    (void)written;
+    write_line(line, len);
 }
 
 void log_line(enum tocsin_level level, const char *format, ...)

@@ -6,6 +6,7 @@
  * Fixed words first, values after: log_info("link up name=%s host=%s", ...). Bytes from outside may
  * be logged: control characters are written as \xNN, so no message can forge a line. Under systemd
  * (JOURNAL_STREAM is set) each line starts with its priority, <3> to <7>; else with the time.
+ * When nobody reads standard error and it is full, lines are lost after a second, and counted.
  */
 
 #ifndef TOCSIN_BASE_LOG_H

@@ -8,6 +8,7 @@
 #include "tocsin/plugin.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,6 +18,7 @@ enum {
     LINE_FIRST = 1024, /* bytes of a line buffer that usually is enough */
     LINE_KEPT = 65536, /* a longer one is given back */
     BATCH_MAX = 64,
+    WAIT_MS = 1000, /* for the reader of standard error */
 };
 
 struct log_service {
@@ -123,6 +125,13 @@ static int write_all(int fd, const char *data, size_t len)
     return 0;
 }
 
+/* Whether a line can be written before long: a pipe that nobody reads must not hold up the router's end. */
+static bool is_read(void)
+{
+    struct pollfd output = { .fd = STDERR_FILENO, .events = POLLOUT };
+    return poll(&output, 1, WAIT_MS) != 0;
+}
+
 /* One write for each line, so that lines of others do not get in between. */
 static int write_syslog(struct log_instance *self, const struct tocsin_message *m, int priority)
 {
@@ -166,12 +175,12 @@ static void log_send(void *context, struct tocsin_delivery *const *deliveries, s
         struct tocsin_delivery *d = deliveries[i];
         const struct tocsin_message *m = d->message;
         const struct level *level = choose_level(d);
-        int rc = 0;
-        if (self->syslog)
+        int rc = is_read() ? 0 : -EAGAIN;
+        if (rc == 0 && self->syslog)
             rc = write_syslog(self, m, level->priority);
-        else if (m->title[0] != '\0')
+        else if (rc == 0 && m->title[0] != '\0')
             self->host->log(self->host, level->ours, "%s: %s", m->title, m->text);
-        else
+        else if (rc == 0)
             self->host->log(self->host, level->ours, "%s", m->text);
         if (rc < 0) {
             self->host->fail(d, TOCSIN_RETRY, rc, "standard error");

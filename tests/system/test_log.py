@@ -83,3 +83,27 @@ def test_a_standard_error_that_nobody_reads_is_a_failure():
     with host:
         [result] = host.send(delivery("info"))
         assert result["verdict"] == "retry" and "Broken pipe" in result["reason"]
+
+
+def test_while_standard_error_is_full_deliveries_are_tried_again():
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    saved = os.dup(2)
+    os.dup2(writer, 2)
+    try:
+        host = PluginHost("log", style="syslog")
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+    with host:
+        try:
+            while True:
+                os.write(writer, bytes(100))
+        except BlockingIOError:
+            os.set_blocking(writer, True)
+        assert [r["verdict"] for r in host.send(delivery("info"))] == ["retry"]
+        os.read(reader, 65536)
+        assert [r["verdict"] for r in host.send(delivery("info"))] == ["sent"]
+    os.close(writer)
+    with os.fdopen(reader, "rb") as f:
+        assert f.read().endswith(b"<6>hot\n")

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The router as a whole: a real broker, `tocsin run`, and files as the end of the way."""
 
+import fcntl
 import json
 import os
 import pathlib
@@ -404,3 +405,52 @@ def test_several_shards_keep_the_order_of_each_topic(router, mosquitto, client):
     for topic in range(7):
         numbers = [int(n) for t, n in lines if t == b"%d" % topic]
         assert numbers == sorted(numbers) and len(numbers) == len(range(topic, 300, 7))
+
+
+def test_a_log_that_nobody_reads_stops_neither_routing_nor_the_end(build, tmp_path, mosquitto, client):
+    """A second of waiting, then lines of the log are lost. The notification for the log is not: it is tried again."""
+    broker = mosquitto()
+    (tmp_path / "tocsin.conf").write_text(
+        links(broker.port) + 'log_level = "debug"; drain = "0ms";\n'
+        f'services = {{ log = {{ plugin = "log"; }}; file = {{ plugin = "file"; targets = {{ out = {{ path = "{tmp_path}/out"; }}; }}; }}; }};\n'
+        'routes = ( { topic = "in/#"; targets = [ "log", "file:out" ]; } );\n')
+    reader, writer = os.pipe()
+    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
+    child = subprocess.Popen([build / "tocsin", "run", "-c", tmp_path / "tocsin.conf"], stderr=writer)
+    try:
+        c = client(broker.port)
+        def arrives(text):
+            c.publish("in/a", text)
+            return (tmp_path / "out").exists() and text in (tmp_path / "out").read_bytes()
+        until(lambda: arrives(b"first"), "the way is open")
+        for i in range(100):
+            c.publish("in/a", b"%d" % i)
+        until(lambda: b"99\n" in (tmp_path / "out").read_bytes(), "routing goes on")
+        child.send_signal(signal.SIGHUP)
+        child.send_signal(signal.SIGTERM)
+        assert child.wait(30) == 2  # what the log has not taken is undone
+    finally:
+        child.kill()
+        child.wait()
+        os.close(reader)
+        os.close(writer)
+
+
+def test_a_closed_standard_error_leaves_its_number_to_nothing_else(build, tmp_path, mosquitto, client):
+    broker = mosquitto()
+    (tmp_path / "tocsin.conf").write_text(
+        links(broker.port) + f'services = {{ {file_service(tmp_path)} }};\nroutes = ( {ALL} );\n')
+    child = subprocess.Popen(["sh", "-c", 'exec "$0" run -c "$1" <&- >&- 2>&-', build / "tocsin",
+                              tmp_path / "tocsin.conf"])
+    try:
+        c = client(broker.port)
+        def arrives():
+            c.publish("in/a", b"first")
+            return (tmp_path / "out").exists()
+        until(arrives, "the way is open")
+        assert [os.readlink(f"/proc/{child.pid}/fd/{fd}") for fd in (0, 1, 2)] == ["/dev/null"] * 3
+        child.terminate()
+        assert child.wait(30) == 0
+    finally:
+        child.kill()
+        child.wait()

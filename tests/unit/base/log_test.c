@@ -152,9 +152,33 @@ static void line_begins_with_the_time_outside_of_systemd(void **state)
     assert_string_equal(line, "");
 }
 
+static void log_more_than_a_pipe_holds(void)
+{
+    for (int i = 0; i < 2000; i++)
+        log_info("%0100d", i);
+}
+
+static void output_that_nobody_reads_costs_lines_and_stops_nothing(void **state)
+{
+    (void)state;
+    static char got[300000];
+    log_set_systemd(true);
+    capture(log_more_than_a_pipe_holds, got, sizeof(got));
+    size_t kept = 0;
+    for (const char *line = got; (line = strchr(line, '\n')); line++)
+        kept++;
+    assert_true(kept > 100 && kept < 2000);
+
+    capture(log_all_levels, got, sizeof(got));
+    log_set_systemd(false);
+    assert_non_null(strstr(got, " lines of the log were lost: nobody read them\n<3>one 1\n"));
+    assert_int_equal(strtoul(got + 3, NULL, 10), 2000 - kept);
+}
+
 TEST_SUITE("log", cmocka_unit_test(lasting_trouble_is_logged_ever_more_rarely),
            cmocka_unit_test(end_of_trouble_is_told_once),
            cmocka_unit_test(level_decides_which_lines_are_written),
            cmocka_unit_test(control_characters_cannot_forge_a_line),
            cmocka_unit_test(long_line_is_cut_and_ended),
-           cmocka_unit_test(line_begins_with_the_time_outside_of_systemd));
+           cmocka_unit_test(line_begins_with_the_time_outside_of_systemd),
+           cmocka_unit_test(output_that_nobody_reads_costs_lines_and_stops_nothing));
