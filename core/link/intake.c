@@ -26,6 +26,7 @@ struct intake_connection {
     struct intake *intake;
     atomic_size_t refs; /* one of the link, and one of each untaken message */
     atomic_size_t untaken;
+    atomic_bool refused;
     atomic_int waiting; /* enum waiting */
 };
 
@@ -60,6 +61,7 @@ struct intake_connection *intake_connection_new(struct intake *intake)
     c->intake = intake;
     atomic_init(&c->refs, 1);
     atomic_init(&c->untaken, 0);
+    atomic_init(&c->refused, false);
     atomic_init(&c->waiting, WAIT_NONE);
     atomic_fetch_add(&intake->refs, 1);
     return c;
@@ -86,6 +88,8 @@ static void taken(struct message *message, void *context)
 {
     struct intake_connection *c = context;
     struct intake *intake = c->intake;
+    if (message->qos > 0 && atomic_load(&message->refused))
+        atomic_store(&c->refused, true);
     atomic_fetch_sub(&intake->bytes, message_size(message));
     atomic_fetch_sub(&intake->messages, 1);
     bool all = atomic_fetch_sub(&c->untaken, 1) == 1;
@@ -117,6 +121,11 @@ void intake_add(struct intake_connection *c, struct message *first, size_t n)
 bool intake_all_taken(const struct intake_connection *c)
 {
     return atomic_load(&c->untaken) == 0;
+}
+
+bool intake_was_refused(const struct intake_connection *c)
+{
+    return atomic_load(&c->refused);
 }
 
 bool intake_is_full(const struct intake *intake)

@@ -36,6 +36,10 @@ void intake_add(struct intake_connection *connection, struct message *first, siz
 /* Whether all that came by this connection has been taken over. */
 bool intake_all_taken(const struct intake_connection *connection);
 
+/* Whether a message of QoS 1 that came by this connection was refused: nothing may be acknowledged any more.
+ * To be asked after intake_all_taken(). */
+bool intake_was_refused(const struct intake_connection *connection);
+
 /* Whether the bound of messages or bytes of the link is reached. */
 bool intake_is_full(const struct intake *intake);
 

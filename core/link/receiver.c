@@ -208,6 +208,12 @@ static bool turn(struct receiver *r, bool *dry)
     /* Once the broker closes there is nobody to acknowledge to, and what it has sent is read to the end. */
     bool write = connection_wants_write(c) && !c->closing;
     bool taken = intake_all_taken(r->untaken);
+    if (intake_was_refused(r->untaken)) {
+        log_error("link %s: out of memory for a notification, the connection is given up so that "
+                  "nothing is lost",
+                  r->config->name);
+        return false;
+    }
     if (write && taken) {
         if (!connection_write(c))
             return false;
@@ -252,7 +258,7 @@ static void say_goodbye(struct receiver *r)
             !connection_poll(&r->connection, false, false, (int)left, &readable, &writable))
             return;
     }
-    if (intake_all_taken(r->untaken))
+    if (intake_all_taken(r->untaken) && !intake_was_refused(r->untaken))
         connection_disconnect(&r->connection, BYE_WAIT_MS);
 }
 

@@ -80,6 +80,7 @@ struct message *message_new(const char *topic, size_t topic_len, const void *pay
     *m = (struct message){ .topic_len = (uint32_t)topic_len, .payload_len = payload_len };
     atomic_init(&m->refs, 1);
     atomic_init(&m->holds, 1);
+    atomic_init(&m->refused, false);
     cutter = (struct cutter){ .at = (char *)m, .used = sizeof(struct message) };
     if (properties)
         m->properties = cut_properties(&cutter, properties);
@@ -111,6 +112,11 @@ void message_release_hold(struct message *message)
     assert(before > 0);
     if (before == 1 && message->taken)
         message->taken(message, message->taken_context);
+}
+
+void message_refuse(struct message *message)
+{
+    atomic_store_explicit(&message->refused, true, memory_order_relaxed);
 }
 
 size_t message_size(const struct message *message)

@@ -28,6 +28,7 @@ typedef void message_taken_fn(struct message *message, void *context);
 struct message {
     atomic_uint refs;
     atomic_uint holds;
+    atomic_bool refused;     /* see message_refuse() */
     message_taken_fn *taken; /* NULL when nobody waits for it */
     void *taken_context;
 
@@ -63,6 +64,10 @@ void message_hold(struct message *message);
 
 /* Drops a hold, and at the last one calls `taken`. The caller still has its reference. */
 void message_release_hold(struct message *message);
+
+/* Says that a delivery it led to could not be made, for lack of memory: it must not be acknowledged, but sent
+ * again. By who still has a hold. Any thread. */
+void message_refuse(struct message *message);
 
 /* Bytes of memory that it takes. */
 size_t message_size(const struct message *message);

@@ -245,6 +245,7 @@ static void dispatch(struct job *job, struct target *target)
     struct delivery *delivery = parts.rendered ? delivery_new(&parts) : NULL;
     if (!delivery) {
         job->stats->out_of_memory++;
+        message_refuse(n->message);
         return;
     }
     job->stats->deliveries++;

@@ -126,7 +126,36 @@ static void messages_of_an_earlier_connection_count_for_the_link_alone(void **st
         take(i);
 }
 
-TEST_SUITE("link intake", cmocka_unit_test(the_last_message_taken_wakes_who_waits),
+static void a_message_that_was_refused_is_remembered(void **state)
+{
+    (void)state;
+    int fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    struct intake *intake = intake_new(fd, COUNT, 1000000);
+    struct intake_connection *connection = intake_connection_new(intake);
+    add_messages(connection);
+    messages[1]->qos = 1;
+    message_refuse(messages[0]); /* QoS 0: the broker waits for nothing */
+    take(0);
+    assert_false(intake_was_refused(connection));
+    message_refuse(messages[1]);
+    assert_false(intake_was_refused(connection));
+    take(1);
+    assert_true(intake_was_refused(connection));
+    take(2);
+    take(3);
+    assert_true(intake_all_taken(connection));
+    assert_true(intake_was_refused(connection));
+    intake_connection_unref(connection);
+
+    connection = intake_connection_new(intake);
+    assert_false(intake_was_refused(connection));
+    intake_connection_unref(connection);
+    intake_unref(intake);
+    close(fd);
+}
+
+TEST_SUITE("link intake", cmocka_unit_test(a_message_that_was_refused_is_remembered),
+           cmocka_unit_test(the_last_message_taken_wakes_who_waits),
            cmocka_unit_test(half_the_bound_is_room),
            cmocka_unit_test(bytes_are_bounded_but_one_message_is_allowed),
            cmocka_unit_test(messages_of_an_earlier_connection_count_for_the_link_alone));
