@@ -20,6 +20,7 @@ def test_demo_shows_alarms_and_ends_by_itself(process, build):
     demo.wait_line("server-room is too warm")
     assert demo.wait() == 0
     assert "°C in server-room" in demo.text().split("The alarms in the file:")[1]
+    assert "connection lost" not in demo.text()
     assert left_running(port) == ""
 
 
@@ -30,6 +31,8 @@ def test_demo_ends_with_interrupt_and_leaves_nothing_running(build):
     demo.wait_line("running")
     os.killpg(demo.pid, signal.SIGINT)
     demo.wait()
+    assert "second signal" not in demo.text() and "connection lost" not in demo.text()
+    assert ": ended" in demo.text()
     assert left_running(port) == ""
 
 
