@@ -114,7 +114,7 @@ void options_add_example(const struct tocsin_option *option, struct buf *out)
         buf_add_str(out, "[ \"...\" ]");
         return;
     case TOCSIN_OPT_TREE:
-        buf_add_str(out, "{ }");
+        buf_add_str(out, option->choices ? "\"...\"" : "{ }");
         return;
     case TOCSIN_OPT_STRING:
         if (option->choices)
@@ -162,10 +162,12 @@ static void add_facts(const struct tocsin_option *option, struct buf *out)
         [TOCSIN_OPT_LIST] = "string or list of strings",
         [TOCSIN_OPT_FORMAT] = "string with {fields}",
         [TOCSIN_OPT_FORMATS] = "string or list of strings, with {fields}",
-        [TOCSIN_OPT_TREE] = "group or list",
+        [TOCSIN_OPT_TREE] = "group",
     };
     if (option->type == TOCSIN_OPT_STRING && option->choices)
         options_add_choices(option->choices, out);
+    else if (option->type == TOCSIN_OPT_TREE && option->choices)
+        buf_add_str(out, option->choices); /* what it may be, in words */
     else
         buf_add_str(out, types[option->type]);
     if (option->min < option->max) {

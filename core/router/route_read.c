@@ -59,11 +59,11 @@ const struct tocsin_option route_options[] = {
                       "message: a table it returns adds fields, false ends the route."),
     TOCSIN_OPTION(struct route_config, when,
                   .help = "Expression; when it is false or nil the route ends for this message."),
-    TOCSIN_OPTION(struct route_config, severity,
+    TOCSIN_OPTION(struct route_config, severity, .choices = "expression",
                   .help =
                       "ok, warning, critical or unknown, or an expression that gives one of these "
                       "words or 0 to 3."),
-    TOCSIN_OPTION(struct route_config, priority,
+    TOCSIN_OPTION(struct route_config, priority, .choices = "whole number or expression",
                   .help = "Whole number, or an expression that gives one: what it means is the "
                           "service's."),
     TOCSIN_OPTION(struct route_config, title, .help = "Format of the notification's title."),

@@ -110,7 +110,8 @@ struct tocsin_option {
     unsigned flags;               /* TOCSIN_OPTION_*, TOCSIN_CLEAN_* */
     const char *def;              /* default, written as in the file; NULL gives 0, false or NULL */
     int64_t min, max;             /* for INT, FLOAT, SIZE (bytes), DURATION (ms), where min < max */
-    const char *choices;          /* for STRING: the words allowed, "a|b|c"; NULL allows all */
+    const char *choices;          /* for STRING: the words allowed, "a|b|c"; NULL allows all. For
+                                   * TREE: what help calls its type, "group" if NULL. */
     const char *help;             /* one sentence with the unit and the effect; required */
 };
 

@@ -78,7 +78,7 @@ static void help_lists_every_option(void **state)
         "      Path.\n"
         "  arguments: string or list of strings, with {fields}\n"
         "      Arguments.\n"
-        "  tls: group or list\n"
+        "  tls: group\n"
         "      TLS.\n");
     buf_release(&out);
 }
@@ -127,7 +127,7 @@ static const char sample[] =
     "  # Arguments. (string or list of strings, with {fields})\n"
     "  #arguments = [ \"...\" ];\n"
     "\n"
-    "  # TLS. (group or list)\n"
+    "  # TLS. (group)\n"
     "  #tls = { };\n";
 
 static void sample_comments_out_all_but_what_is_required(void **state)
