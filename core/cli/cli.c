@@ -164,6 +164,9 @@ static int parse_and_run(const struct cli_command *command, int argc, char **arg
     }
     args.rest = argv + optind;
     args.rest_count = (size_t)(argc - optind);
+    if (args.rest_count > command->most && args.rest[command->most][0] == '-')
+        return cli_misused(command, "options stand before the arguments: tocsin %s %s ... %s",
+                           command->name, args.rest[command->most], command->arguments);
     if (args.rest_count < command->least || args.rest_count > command->most)
         return cli_misused(command, "usage: tocsin %s [OPTION]... %s", command->name,
                            command->arguments);

@@ -17,6 +17,7 @@
 #include <string.h>
 
 #define PAYLOAD_MAX_BYTES (256 * 1024 * 1024)
+#define REAL_DIGITS       15 /* of numbers in arrays: what a person wants to read */
 
 static const struct cli_option options[] = {
     { "config", 'c', "FILE", "Configuration; ./tocsin.conf or the installed one if left out." },
@@ -132,7 +133,7 @@ static void add_lines(struct buf *out, const char *label, const char *text)
     buf_addf(out, "        %-10s", label);
     for (; *text; text++) {
         buf_add_byte(out, *text);
-        if (*text == '\n')
+        if (text[0] == '\n' && text[1] != '\n' && text[1] != '\0')
             buf_add_fill(out, ' ', 18);
     }
     buf_add_byte(out, '\n');
@@ -155,6 +156,20 @@ static void add_delivery(struct buf *out, const json_t *delivery)
         add_lines(out, i == 0 ? "options" : "", json_string_value(json_array_get(rendered, i)));
 }
 
+/* A number as {name} would show it. */
+static void add_value(struct buf *out, const json_t *value)
+{
+    if (json_is_real(value)) {
+        const struct value number = VALUE_OF_FLOAT(json_real_value(value));
+        value_add_text(&number, out);
+        return;
+    }
+    char *text =
+        json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT | JSON_REAL_PRECISION(REAL_DIGITS));
+    buf_add_str(out, text ? text : "?");
+    free(text);
+}
+
 static void add_route(struct buf *out, json_t *route, const json_t *deliveries)
 {
     buf_addf(out, "%s route \"%s\" (%s): %s",
@@ -167,13 +182,13 @@ static void add_route(struct buf *out, json_t *route, const json_t *deliveries)
     json_t *value;
     json_object_foreach(json_object_get(route, "fields"), key, value)
     {
-        char *text = json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT);
-        buf_addf(out, "    field %s = %s\n", key, text ? text : "?");
-        free(text);
+        buf_addf(out, "    field %s = ", key);
+        add_value(out, value);
+        buf_add_byte(out, '\n');
     }
     const json_t *missing = json_object_get(route, "missing_fields");
     if (missing)
-        buf_addf(out, "    %lld fields are missing: they stay as they are written\n",
+        buf_addf(out, "    missing fields, which stay as they are written: %lld\n",
                  (long long)json_integer_value(missing));
     size_t i;
     json_array_foreach(json_object_get(route, "unknown_targets"), i, value)
@@ -197,8 +212,9 @@ static int tell(json_t *answer, bool as_json)
     json_t *route;
     json_array_foreach(json_object_get(answer, "routes"), i, route)
         add_route(&out, route, deliveries);
-    buf_addf(&out, "%zu deliveries would be made; nothing was sent.\n",
-             json_array_size(deliveries));
+    size_t count = json_array_size(deliveries);
+    buf_addf(&out, "%zu %s would be made; nothing was sent.\n", count,
+             count == 1 ? "delivery" : "deliveries");
     return cli_print(&out);
 }
 

@@ -66,9 +66,9 @@ const struct cli_topic cli_topics[] = {
       "lower trim round(digits) default(text) join(separator) tojson replace(from,\n"
       "to) escape safe. Inside a loop there are loop.index (from 1), loop.index0,\n"
       "loop.first, loop.last and loop.length. A minus sign inside the braces, {%- or\n"
-      "-%}, takes away the blanks on that side. In an if, what compares or looks into\n"
-      "a field that is not there is false. For HTML, values are escaped unless the\n"
-      "filter safe says otherwise." },
+      "-%}, takes away the blanks on that side. An if that looks into a field that is\n"
+      "not there is false; if it fails in another way that is counted and logged, too.\n"
+      "For HTML, values are escaped unless the filter safe says otherwise." },
     { "functions", "Lua files of your own, for expressions and routes",
       "  router = { functions = [ \"/etc/tocsin/site.lua\" ]; };\n"
       "  routes = ( { topic = \"sensors/#\"; function = \"tidy\"; ... } );\n"

@@ -69,7 +69,7 @@ static const char *read_request(const struct cli_args *args, struct request *r)
     if (topic_name_fault(r->topic, strlen(r->topic)))
         return "--topic is no topic name";
     if (!strchr(args->rest[0], ':'))
-        return "where to? write SERVICE:TARGET";
+        return "where to? write SERVICE:TARGET, such as log:default";
     return NULL;
 }
 
@@ -205,17 +205,30 @@ static void publish(void *context, const char *link, struct tocsin_publication *
         publications[i]->error = rc;
 }
 
+/* Lists what could have been meant: the targets of the service, or all services. */
+static int no_target(const struct services *services, const char *where, size_t service_len)
+{
+    const struct target *target;
+    const char *name;
+    fprintf(stderr, "tocsin send: there is no target \"%s\", known are:", where);
+    if (services_target_at(services, where, service_len, 0))
+        for (size_t i = 0; (target = services_target_at(services, where, service_len, i)); i++)
+            fprintf(stderr, " %s:%s", target->service, target->name);
+    else
+        for (size_t i = 0; (name = services_name_at(services, i)); i++)
+            for (size_t j = 0; (target = services_target_at(services, name, strlen(name), j)); j++)
+                fprintf(stderr, " %s:%s", name, target->name);
+    fputc('\n', stderr);
+    return CLI_FAILED;
+}
+
 static int deliver(const struct cli_args *args, const struct request *r, struct setup *setup)
 {
     const char *where = args->rest[0], *colon = strchr(where, ':');
     struct target *target = services_target(setup->services, where, (size_t)(colon - where),
                                             colon + 1, strlen(colon + 1));
     if (!target) {
-        fprintf(stderr,
-                "tocsin send: there is no target \"%s\"; `tocsin check` lists what is wrong, the "
-                "group services what there is\n",
-                where);
-        return CLI_FAILED;
+        return no_target(setup->services, where, (size_t)(colon - where));
     }
     struct message *m = message_new(r->topic, strlen(r->topic), r->text, strlen(r->text), NULL);
     struct delivery *delivery = NULL;

@@ -9,6 +9,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #define BATCH_MESSAGES 256 /* routed before their deliveries are handed on */
@@ -93,14 +94,18 @@ static void log_decision(void *context, const struct decision *d)
     uint64_t held_back = trouble->held_back;
     if (!log_trouble_due(trouble, clock_mono_ms()))
         return;
+    char more[64] = "";
+    if (held_back > 0)
+        snprintf(more, sizeof(more), " (%llu more since the last line)",
+                 (unsigned long long)held_back);
+    bool sent = d->verdict == VERDICT_DISPATCHED;
     if (d->reason[0])
-        log_warning("route trouble route=%s topic=%s: %s: %s (%llu more since the last line)",
-                    route, d->message->topic, verdict_text(d->verdict), d->reason,
-                    (unsigned long long)held_back);
+        log_warning("route trouble route=%s topic=%s: %s: %s%s", route, d->message->topic,
+                    sent ? "sent, though" : verdict_text(d->verdict), d->reason, more);
     else
-        log_warning("route trouble route=%s topic=%s: %zu fields are missing and stay as they are "
-                    "written; give a default, {name?text} (%llu more since the last line)",
-                    route, d->message->topic, d->missing, (unsigned long long)held_back);
+        log_warning("route trouble route=%s topic=%s: fields that are not there stay as they are "
+                    "written (%zu); give a default, {name?text}%s",
+                    route, d->message->topic, d->missing, more);
 }
 
 static void log_no_target(void *context, const struct route *route, const char *name)

@@ -86,9 +86,11 @@ static void render_format(struct job *job, const struct format *format, enum for
 static void render_template(struct job *job, const struct template *template, bool html,
                             struct buf *out)
 {
-    size_t start = out->len, missing = 0;
+    size_t start = out->len, missing = 0, said = job->why->len;
     int rc = template_render(template, job->n->fields, html, &job->render->limits_of_routes, out,
                              &missing, job->why);
+    if (rc == 0 && said > 0)
+        buf_cut(job->why, said); /* the first reason is told; for HTML it is the same again */
     job->stats->missing_fields += missing;
     count_failure(job, rc);
     out->error = 0;

@@ -80,10 +80,21 @@ def test_explain_tells_why(tocsin, config, tmp_path):
     assert "3 deliveries would be made; nothing was sent." in out
     out = tocsin("explain", "-c", config, "attic/celsius", "12").stdout
     assert '- route "warm" (+/celsius): `when` was false' in out
-    assert "1 deliveries would be made" in out
+    assert "1 delivery would be made" in out
+    assert "field value = 31.4\n" in tocsin("explain", "-c", config, "attic/celsius", "31.4").stdout
     out = tocsin("explain", "-c", config, "attic/celsius", "-5").stdout
     assert "`when` was false" in out
     assert not (tmp_path / "out").exists()
+
+
+def test_explain_tells_once_what_fails_in_a_text_for_html_too(tocsin, tmp_path):
+    (tmp_path / "list.tmpl").write_text("{% for x in rows %}{{ x }}{% endfor %}")
+    path = tmp_path / "tocsin.conf"
+    path.write_text('links = ( { name = "local"; } ); services = { mail = { plugin = "mail"; host = "127.0.0.1";'
+                    ' from = "a@b.c"; targets = { ops = { to = "d@e.f"; body = "both"; }; }; }; };'
+                    ' routes = ( { topic = "#"; template = "list.tmpl"; targets = "mail"; } );')
+    out = tocsin("explain", "-c", path, "a", "{}").stdout
+    assert out.count("what the for is to go through has no value") == 1, out
 
 
 def test_explain_for_programs(tocsin, config):
@@ -106,7 +117,8 @@ def test_send_delivers_through_the_plugin(tocsin, config, tmp_path):
     answer = json.loads(tocsin("send", "--json", "-c", config, "file:out", "again").stdout)
     assert answer["verdict"] == "sent"
     assert "tried again" in tocsin("send", "-c", config, "gone:out", "hello", status=75).stdout
-    assert "no target" in tocsin("send", "-c", config, "file:none", "x", status=1).stderr
+    assert "known are: file:out file:room\n" in tocsin("send", "-c", config, "file:none", "x", status=1).stderr
+    assert "file:room gone:out\n" in tocsin("send", "-c", config, "fiel:out", "x", status=1).stderr
     tocsin("send", "-c", config, "file", "x", status=2)
 
 
@@ -168,6 +180,7 @@ def test_calls_that_make_no_sense(tocsin):
     assert 'did you mean "check"?' in tocsin("chekc", status=2).stderr
     assert "Try `tocsin explain --help`" in tocsin("explain", "a", status=2).stderr
     assert "there is no option --josn" in tocsin("check", "--josn", status=2).stderr
+    assert "options stand before" in tocsin("send", "log:default", "x", "-t", "y", status=2).stderr
     assert "bad topic" in tocsin("explain", "a/#", "x", status=2).stderr
     assert tocsin("--help").stdout == tocsin("help").stdout
     tocsin(status=2)
