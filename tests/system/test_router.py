@@ -330,6 +330,32 @@ def test_reload_changes_routes_and_services_and_a_bad_file_changes_nothing(route
     assert router.path("out").read_bytes() == b"1\n2\n"
 
 
+def test_reload_loses_nothing_that_waits(router, mosquitto, client):
+    """What waits for a target that is down goes on with the mended target, or behind the new configuration."""
+    broker = mosquitto()
+
+    def stuck(name, more=""):
+        path = f"{router.folder}/{name}/out"
+        return (f'{name} = {{ plugin = "file"; retry = {{ max = "1s"; }}; '
+                f'targets = {{ out = {{ path = "{path}"; {more} }}; }}; }};')
+
+    route = '{ topic = "in/#"; targets = [ "mended:out", "gone:out", "file:out" ]; }'
+    router.start(config(router, broker.port, route, stuck("mended") + stuck("gone"))).ready()
+    c = client(broker.port)
+    numbers = [b"%d" % i for i in range(100)]
+    for number in numbers:
+        c.publish("in/a", number)
+    router.lines("out", 100)
+    router.write(config(router, broker.port, ALL, stuck("mended", "mkdir = true;")))
+    router.run.send_signal(signal.SIGHUP)
+    router.run.wait_line("reloaded")
+    assert router.lines("mended/out", 100) == numbers
+    router.path("gone").mkdir()
+    assert router.lines("gone/out", 100) == numbers
+    router.run.wait_line("gone: the old configuration has nothing left to do")
+    assert router.run.stop() == 0
+
+
 def test_file_is_opened_again_after_hangup(router, mosquitto, client):
     broker = mosquitto()
     router.start(config(router, broker.port, ALL)).ready()
