@@ -6,11 +6,11 @@
  *   {{ celsius | round(1) }}      an expression (script.h) and filters: upper lower trim round(digits)
  *                                 default(text) join(separator) tojson replace(from, to) escape safe
  *   {% if EXPR %} {% elif EXPR %} {% else %} {% endif %}
- *   {% for x in EXPR %} {% else %} {% endfor %}           an array; loop.index (from 1), loop.index0,
+ *   {% for x in EXPR %} {% else %} {% endfor %}           an array (of an object, the names); loop.index (from 1), loop.index0,
  *                                                         loop.first, loop.last, loop.length inside
  *   {% for key, value in EXPR %}                          an object, in the order of the document
  *   {%- -%} {{- -}} {#- -#}       take away the blanks and line feeds on that side
- *   the line feed right after a statement's %} is left out
+ *   a line with nothing but a statement or a comment on it leaves no trace
  *
  * When the target wants HTML, what {{ }} gives is escaped unless the filter `safe` says otherwise.
  * An expression that fails, or whose value is not there, leaves what is written as it is, and is counted.

@@ -31,7 +31,8 @@ struct parser {
     int line; /* of `at`, or of the tag that is being read */
     struct block blocks[TEMPLATE_MAX_NESTING];
     size_t depth;
-    bool strip; /* the last tag takes away the blanks after it */
+    bool strip;        /* the last tag takes away the blanks after it */
+    bool line_is_bare; /* nothing but blanks and statements so far */
     struct buf *why;
 };
 
@@ -563,13 +564,7 @@ static size_t tag_length(const struct parser *p, char kind)
     return 0;
 }
 
-static void count_lines(struct parser *p, const char *text, size_t len)
-{
-    for (size_t i = 0; i < len; i++)
-        p->line += text[i] == '\n';
-}
-
-/* The text before a tag, or to the end. */
+/* The text before a tag, or to the end; `strip_end`: without the blanks at its end. */
 static int parse_text(struct parser *p, size_t len, bool strip_end)
 {
     struct span s = { p->text + p->at, len };
@@ -579,46 +574,93 @@ static int parse_text(struct parser *p, size_t len, bool strip_end)
     }
     while (strip_end && s.len > 0 && is_blank(s.text[s.len - 1]))
         s.len--;
-    int rc = add_text(p, s);
-    count_lines(p, p->text + p->at, len);
-    p->at += len;
-    return rc;
+    p->strip = false;
+    return add_text(p, s);
 }
 
-static int parse_tag(struct parser *p)
+/* Goes on in the text, and notes whether the line has had anything but blanks and statements. */
+static void skip(struct parser *p, size_t len, bool is_text)
 {
-    const char *s = p->text + p->at;
-    char kind = s[1];
-    size_t len = tag_length(p, kind);
-    if (len == 0)
-        return fail(p, "'{%c' is not closed by '%c}' (or a quote or bracket in it is open)", kind,
-                    kind == '{' ? '}' : kind);
-    struct span written = { s, len };
-    struct span inside = { s + 2, len - 4 };
+    for (size_t end = p->at + len; p->at < end; p->at++) {
+        char c = p->text[p->at];
+        p->line += c == '\n';
+        if (is_text && c == '\n')
+            p->line_is_bare = true;
+        else if (is_text && !is_blank(c))
+            p->line_is_bare = false;
+    }
+}
+
+/*
+ * Whether a tag of `len` bytes has a line of its own: then the line leaves no trace. `before` is how much
+ * text stands before it; sets how many blanks before it and how many bytes after it go with it.
+ */
+static bool is_standalone(const struct parser *p, size_t before, size_t len, size_t *indent,
+                          size_t *after)
+{
+    const char *tag = p->text + p->at + before;
+    *indent = 0;
+    while (*indent < before &&
+           (tag[-1 - (ptrdiff_t)*indent] == ' ' || tag[-1 - (ptrdiff_t)*indent] == '\t'))
+        ++*indent;
+    bool begins = *indent < before ? tag[-1 - (ptrdiff_t)*indent] == '\n' : p->line_is_bare;
+    const char *rest = tag + len, *end = p->text + p->len;
+    const char *at = rest;
+    while (at < end && (*at == ' ' || *at == '\t' || *at == '\r'))
+        at++;
+    *after = (size_t)(at - rest) + (at < end);
+    return begins && (at == end || *at == '\n');
+}
+
+static int parse_inside(struct parser *p, char kind, struct span written)
+{
+    struct span inside = { written.text + 2, written.len - 4 };
     if (inside.len > 0 && *inside.text == '-') {
         inside.text++;
         inside.len--;
     }
     p->strip = inside.len > 0 && inside.text[inside.len - 1] == '-';
     inside.len -= p->strip;
-
-    int rc = 0;
     if (kind == '{')
-        rc = parse_output(p, written, inside);
-    else if (kind == '%')
-        rc = parse_statement(p, inside);
+        return parse_output(p, written, inside);
+    return kind == '%' ? parse_statement(p, inside) : 0;
+}
+
+/* The text up to the next tag, and the tag. */
+static int parse_part(struct parser *p)
+{
+    const char *s = p->text + p->at;
+    size_t n = 0, left = p->len - p->at;
+    while (n + 1 < left &&
+           !(s[n] == '{' && (s[n + 1] == '{' || s[n + 1] == '%' || s[n + 1] == '#')))
+        n++;
+    if (n + 1 >= left) {
+        int rc = parse_text(p, left, false);
+        p->at = p->len;
+        return rc;
+    }
+    char kind = s[n + 1];
+    size_t begin = p->at;
+    p->at += n;
+    size_t len = tag_length(p, kind);
+    p->at = begin;
+    size_t indent = 0, after = 0;
+    bool alone = len > 0 && kind != '{' && is_standalone(p, n, len, &indent, &after);
+
+    int rc = parse_text(p, n - (alone ? indent : 0), n + 2 < left && s[n + 2] == '-');
+    skip(p, n, true);
+    if (rc == 0 && len == 0)
+        rc = fail(p, "'{%c' is not closed by '%c}' (or a quote or bracket in it is open)", kind,
+                  kind == '{' ? '}' : kind);
+    if (rc == 0)
+        rc = parse_inside(p, kind, (struct span){ s + n, len });
     if (rc < 0)
         return rc;
-    count_lines(p, s, len);
-    p->at += len;
-    if (kind == '%' && !p->strip) {
-        /* The line feed after a statement belongs to it. */
-        size_t skip = p->at < p->len && p->text[p->at] == '\r';
-        if (p->at + skip < p->len && p->text[p->at + skip] == '\n') {
-            p->at += skip + 1;
-            p->line++;
-        }
-    }
+    skip(p, len, false);
+    if (kind == '{')
+        p->line_is_bare = false;
+    if (alone)
+        skip(p, after, true);
     return 0;
 }
 
@@ -629,19 +671,12 @@ int template_parse(struct template *template, size_t len, struct buf *why)
         .text = template->source,
         .len = len,
         .line = 1,
+        .line_is_bare = true,
         .why = why,
     };
     int rc = 0;
-    while (rc == 0 && p.at < len) {
-        size_t n = 0, left = len - p.at;
-        const char *s = p.text + p.at;
-        while (n < left &&
-               !(s[n] == '{' && n + 1 < left && s[n + 1] != '\0' && strchr("{%#", s[n + 1])))
-            n++;
-        rc = parse_text(&p, n, n + 2 < left && s[n + 2] == '-');
-        if (rc == 0 && n < left)
-            rc = parse_tag(&p);
-    }
+    while (rc == 0 && p.at < len)
+        rc = parse_part(&p);
     if (rc == 0 && p.depth > 0) {
         const struct block *block = &p.blocks[p.depth - 1];
         p.line = block->line;

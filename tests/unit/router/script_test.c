@@ -476,9 +476,8 @@ static void run_ends_at_its_limits_and_the_state_stays_usable(void **state)
         { LOOP("local function f() return pcall(f) end return f()"), NULL },
         { LOOP("local function f() local ok, e = pcall(f) error(e) end return f()"), "" },
         { "string.byte(('x'):rep(1e6), 1, -1)", "too long" },
-        { LOOP("local t = {} for i = 1, 100 do t[i] = i end for i = 1, 4 do t = { t, t, t, t, t, "
-               "t, t } "
-               "end return t"),
+        { LOOP("local t = {} for i = 1, 2000 do t[i] = i end for i = 1, 2 do t = { t, t, t, t, t, "
+               "t, t, t, t } end return t"),
           "instructions" },
         { "{ ('x'):rep(2e5) }", NULL },
         { LOOP("local t = {} for i = 1, 1e3 do t[i] = {} end return t"), NULL },
