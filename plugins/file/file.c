@@ -122,6 +122,18 @@ static void close_file(struct file *file)
     file->fd = -1;
 }
 
+/* Makes a descriptor free for another file. Returns whether there was one to close. */
+static bool close_oldest(struct file_instance *self)
+{
+    struct file *oldest = NULL;
+    for (size_t i = 0; i < self->count; i++)
+        if (self->files[i].fd >= 0 && (!oldest || self->files[i].used < oldest->used))
+            oldest = &self->files[i];
+    if (oldest)
+        close_file(oldest);
+    return oldest != NULL;
+}
+
 /* Forgets the file that was not used for longest, and returns its place. */
 static struct file *evict(struct file_instance *self)
 {
@@ -198,13 +210,23 @@ static bool is_gone(const struct file *file)
     return stat(file->path, &now) < 0 || now.st_dev != file->device || now.st_ino != file->inode;
 }
 
-static int ensure_open(struct file *file, const struct output_rules *rules)
+/* At a limit of the system, files that are kept open make room. */
+static bool may_try_again(struct file_instance *self, int error)
+{
+    return (error == -EMFILE || error == -ENFILE) && close_oldest(self);
+}
+
+static int ensure_open(struct file_instance *self, struct file *file,
+                       const struct output_rules *rules)
 {
     if (file->fd >= 0 && is_gone(file))
         close_file(file);
     if (file->fd >= 0)
         return 0;
-    int fd = output_open(file->path, rules);
+    int fd;
+    do
+        fd = output_open(file->path, rules);
+    while (may_try_again(self, fd));
     struct stat opened;
     if (fd < 0)
         return fd;
@@ -254,10 +276,12 @@ static void flush_file(struct file_instance *self, struct file *file)
     if (file->overwrite) {
         /* Whoever looks sees the last one only, so the others need not be there for a moment. */
         close_file(file);
-        rc = output_replace(file->path, &self->pieces[n - 1], &rules);
+        do
+            rc = output_replace(file->path, &self->pieces[n - 1], &rules);
+        while (may_try_again(self, rc));
         done = rc == 0 ? n : 0;
     } else {
-        rc = ensure_open(file, &rules);
+        rc = ensure_open(self, file, &rules);
         if (rc == 0)
             rc = output_append(file->fd, self->pieces, n, &rules, &done);
         if (rc < 0)

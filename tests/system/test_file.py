@@ -229,3 +229,17 @@ def test_signals_of_a_limit_do_not_end_the_host():
     with PluginHost("file") as host:
         ignored = next(line for line in open(f"/proc/{host.process.pid}/status") if line.startswith("SigIgn:"))
         assert int(ignored.split()[1], 16) & 1 << signal.SIGXFSZ - 1
+
+
+@pytest.mark.parametrize("mode", ["append", "overwrite"])
+def test_at_the_limit_of_open_files_older_ones_make_room(tmp_path, mode):
+    def batch(mode):
+        return [one(tmp_path / mode / f"f{i}", "line", target={"mode": mode, "mkdir": True}) for i in range(100)]
+    with PluginHost("file", max_open_files=200) as host:
+        assert verdicts(host.send(*batch("append")[:1])) == ["sent"]
+        pid = host.process.pid
+        limit = len(os.listdir(f"/proc/{pid}/fd")) + 2
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (limit, limit))
+        assert verdicts(host.send(*batch("append")[:20])) == ["sent"] * 20
+        assert verdicts(host.send(*batch(mode))) == ["sent"] * 100
+    assert all((tmp_path / mode / f"f{i}").exists() for i in range(100))
