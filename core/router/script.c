@@ -6,11 +6,13 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <lauxlib.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define INSTRUCTIONS 1000000
 #define MEMORY       (64 * 1024 * 1024)
@@ -306,8 +308,12 @@ int script_load(struct script *script, const char *path, struct buf *why)
 
 int script_read_file(const char *path, struct buf *text, struct buf *why)
 {
-    FILE *file = fopen(path, "re");
+    /* Non-blocking, so that a FIFO nobody writes to cannot hang a check or a reload. */
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+    FILE *file = fd >= 0 ? fdopen(fd, "r") : NULL;
     int rc = file ? 0 : -errno;
+    if (!file && fd >= 0)
+        close(fd);
     for (bool more = file != NULL; more && rc == 0;) {
         char chunk[4096];
         errno = 0;
