@@ -185,6 +185,20 @@ static void flatten(struct job *job)
         job->stats->out_of_memory++;
 }
 
+/* Half a path, topic or argument is another one, so what is too long is left empty, which services reject. */
+static void render_option(struct job *job, const struct target_format *option, struct buf *out)
+{
+    size_t start = out->len, missing = 0;
+    int rc = format_render(option->format, job->n->fields, option->clean, out, &missing);
+    job->stats->missing_fields += missing;
+    count_failure(job, rc);
+    out->error = 0;
+    if (rc == -E2BIG)
+        buf_cut(out, start);
+    else
+        make_text(job, out, start);
+}
+
 /* Renders the formats of a target's own. Returns the texts, which live until the next call, or NULL when
  * there is no memory. */
 static const char *const *render_target(struct job *job, const struct target *target)
@@ -201,7 +215,7 @@ static const char *const *render_target(struct job *job, const struct target *ta
         if (!target->formats[i].format)
             continue;
         starts[i] = out->len;
-        render_format(job, target->formats[i].format, target->formats[i].clean, out);
+        render_option(job, &target->formats[i], out);
         if (buf_add_byte(out, '\0') == -E2BIG) {
             out->error = 0;
             buf_cut(out, out->len - 1);

@@ -480,3 +480,22 @@ def test_a_closed_standard_error_leaves_its_number_to_nothing_else(build, tmp_pa
     finally:
         child.kill()
         child.wait()
+
+
+def test_a_path_that_is_too_long_to_render_is_not_cut_to_another(router, mosquitto, client):
+    broker = mosquitto()
+    (router.folder / "tocsin.conf").write_text(links(broker.port) + 'router = { text_size = "1KiB"; };\n'
+        f'services = {{ file = {{ plugin = "file"; targets = {{ out = {{ path = "{router.folder}/out{{name}}"; }}; }}; }}; }};\n'
+        'routes = ( { topic = "in/#"; format = "x"; targets = "file:out"; } );\n')
+    router.start().ready()
+    client(broker.port).publish("in/a", json.dumps({"name": "n" * 5000}).encode())
+    router.run.wait_line("delivery rejected")
+    assert not router.path("out").exists()
+
+
+@pytest.mark.parametrize("where", ["router = { functions = %s; };", 'services = { log = { plugin = "log"; }; }; '
+                                   'routes = ( { topic = "a"; template = %s; targets = "log"; } );'])
+def test_a_fifo_that_nobody_writes_to_does_not_hang_a_check(build, tmp_path, where):
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "tocsin.conf").write_text(links(1883) + where % f'"{tmp_path}/fifo"')
+    assert subprocess.run([build / "tocsin", "check", "-c", tmp_path / "tocsin.conf"], timeout=30).returncode == 0
