@@ -86,6 +86,11 @@ static const char **render_formats(const struct target *target, const struct fie
         format_render(target->formats[i].format, fields, target->formats[i].clean, &texts[i],
                       &missing);
         rendered[i] = buf_str(&texts[i]);
+        if (missing > 0)
+            fprintf(stderr,
+                    "tocsin send: %s:%s: a text that is sent so has no such fields, they stay as "
+                    "they are written: %s\n",
+                    target->service, target->name, rendered[i]);
     }
     return rendered;
 }

@@ -119,6 +119,7 @@ def test_send_delivers_through_the_plugin(tocsin, config, tmp_path):
     assert "tried again" in tocsin("send", "-c", config, "gone:out", "hello", status=75).stdout
     assert "known are: file:out file:room\n" in tocsin("send", "-c", config, "file:none", "x", status=1).stderr
     assert "file:room gone:out\n" in tocsin("send", "-c", config, "fiel:out", "x", status=1).stderr
+    assert "/{room}.log\n" in tocsin("send", "-c", config, "file:room", "x").stderr
     tocsin("send", "-c", config, "file", "x", status=2)
 
 
