@@ -2,6 +2,7 @@
 """Links against a real broker, driven by linkcat instead of a router."""
 
 import socket
+import threading
 
 import pytest
 
@@ -561,3 +562,37 @@ def test_sending_beside_the_daemon_disturbs_nobody(mosquitto, client, link, vers
     assert daemon.publish({"topic": "tocsin/end", "payload": "x", "qos": 1}) == [[0, 0]]
     assert other.get().topic == "tocsin/end"
     assert daemon.stats()["connects"] == 1
+
+
+def test_empty_properties_are_not_absent_ones(mosquitto, client, link):
+    broker = mosquitto()
+    other = client(broker.port).subscribe("out")
+    cat = link(settings(broker.port)).start([["in", 1]])
+    empty = publish_properties(user=[("", "")], ContentType="", CorrelationData=b"")
+    other.publish("in", b"x", properties=empty)
+    properties = cat.next_message()["properties"]
+    assert properties == {"content_type": "", "correlation_hex": "", "user": [["", ""]]}
+    assert cat.publish({"topic": "out", "payload": "x", "properties": properties}) == [[0, 0]]
+    got = other.get().properties
+    assert (got.ContentType, got.CorrelationData, got.UserProperty) == ("", b"", [("", "")])
+
+
+@pytest.mark.threads
+def test_what_was_in_flight_when_the_connection_went_has_failed(link, fake_broker):
+    cat = link(settings(fake_broker.port, of_version("3.1.1") + "status = false;")).start([], ready=None)
+    _, sending = fake_broker.accept_sides()
+    assert cat.ask(ready=20000)["ready"]
+    answer = threading.Thread(target=lambda: (sending.expect(PUBLISH), sending.close()))
+    answer.start()
+    assert cat.publish(
+        {"topic": "a", "payload": "1", "qos": 1}, {"topic": "a", "payload": "2", "qos": 1}
+    ) == [[-11, 0], [-11, 0]]
+    answer.join()
+    # A new connection knows nothing of them: the caller sends again.
+    peer = fake_broker.accept()
+    peer.expect(CONNECT)
+    peer.send(CONNACK, b"\0\0")
+    assert cat.ask(ready=20000)["ready"]
+    assert cat.publish({"topic": "b", "payload": "3"}) == [[0, 0]]
+    _, _, body = peer.packet()
+    assert body == b"\0\1b3"
