@@ -55,6 +55,8 @@ static void plans_leave_out_what_is_covered_and_part_what_overlaps(void **state)
         /* Joining two makes a filter that overlaps or covers a third. */
         { { "+/b", "a/+", "z/#" }, { 0, 0, 1 }, "+/b:0* a/+:0* z/#:1*", "+/#:1" },
         { { "a/+/1", "a/2/+", "a/3/4" }, { 0, 0, 1 }, "a/+/1:0* a/2/+:0* a/3/4:1", "a/+/+:1" },
+        /* It takes a second round: only what the first two make overlaps the third. */
+        { { "a/+/1", "a/2/+", "+/3/4" }, { 0, 0, 1 }, "+/3/4:1 a/+/1:0* a/2/+:0*", "+/+/+:1" },
         /* Two groups. */
         { { "a/+/c", "a/b/+", "s/+/c", "s/b/+" },
           { 0, 0, 0, 0 },
