@@ -371,7 +371,7 @@ int connection_open(struct connection *c)
     }
     c->opened_ms = clock_mono_ms();
     c->misc_ms = c->opened_ms + MISC_INTERVAL_MS;
-    c->ping_ms = 0;
+    c->ping_ms = c->opened_ms + c->connack.keepalive_ms / 2;
     log_trouble_over(&c->trouble);
     log_info("link %s: connected side=%s host=%s port=%u protocol=%s session=%s", c->settings->name,
              c->side, c->settings->host, c->settings->tcp_port, c->v5 ? "5" : "3.1.1",
@@ -434,6 +434,24 @@ bool connection_wants_write(const struct connection *c)
     return mosquitto_want_write(c->mosq);
 }
 
+/* Awaits these events of the socket, a wake-up, or that the broker closes. Returns the events. */
+static int await(struct connection *c, int events, int timeout_ms)
+{
+    /* Once the broker closes, poll() would return at once again and again. */
+    bool watch = events != 0 || !c->closing;
+    struct pollfd fds[] = {
+        { .fd = watch ? mosquitto_socket(c->mosq) : -1, .events = (short)(POLLRDHUP | events) },
+        { .fd = c->wake_fd, .events = POLLIN },
+    };
+    if (poll(fds, 2, timeout_ms) <= 0)
+        return 0;
+    if (fds[1].revents)
+        drain_wake(c);
+    if (fds[0].revents & (POLLRDHUP | POLLHUP | POLLERR | POLLNVAL))
+        c->closing = true;
+    return fds[0].revents;
+}
+
 bool connection_poll(struct connection *c, bool read, bool write, int timeout_ms, bool *readable,
                      bool *writable)
 {
@@ -447,21 +465,9 @@ bool connection_poll(struct connection *c, bool read, bool write, int timeout_ms
     int64_t until_misc = c->misc_ms - now;
     if (timeout_ms < 0 || timeout_ms > until_misc)
         timeout_ms = (int)until_misc;
-    /* Once the broker closes, poll() would return at once again and again. */
-    bool watch = read || write || !c->closing;
-    struct pollfd fds[] = {
-        { .fd = watch ? mosquitto_socket(c->mosq) : -1,
-          .events = (short)(POLLRDHUP | (read ? POLLIN : 0) | (write ? POLLOUT : 0)) },
-        { .fd = c->wake_fd, .events = POLLIN },
-    };
-    if (poll(fds, 2, timeout_ms) <= 0)
-        return true;
-    if (fds[1].revents)
-        drain_wake(c);
-    if (fds[0].revents & (POLLRDHUP | POLLHUP | POLLERR | POLLNVAL))
-        c->closing = true;
-    *readable = read && ((fds[0].revents & POLLIN) || c->closing);
-    *writable = write && ((fds[0].revents & POLLOUT) || c->closing);
+    int events = await(c, (read ? POLLIN : 0) | (write ? POLLOUT : 0), timeout_ms);
+    *readable = read && ((events & POLLIN) || c->closing);
+    *writable = write && ((events & POLLOUT) || c->closing);
     return true;
 }
 
@@ -481,14 +487,12 @@ bool connection_hold(struct connection *c)
     int64_t now = clock_mono_ms();
     /* The library would take the silence, which is ours, for the broker's. */
     c->misc_ms = now + MISC_INTERVAL_MS;
-    if (c->connack.keepalive_ms > 0 && now >= c->ping_ms) {
+    if (c->connack.keepalive_ms > 0 && now >= c->ping_ms && !c->closing) {
         if (!send_ping(c))
             return !lost(c, MOSQ_ERR_CONN_LOST);
         c->ping_ms = now + c->connack.keepalive_ms / 2;
     }
-    struct pollfd fd = { .fd = c->wake_fd, .events = POLLIN };
-    if (poll(&fd, 1, MISC_INTERVAL_MS) > 0)
-        drain_wake(c);
+    await(c, 0, MISC_INTERVAL_MS);
     return true;
 }
 

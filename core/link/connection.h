@@ -104,9 +104,9 @@ void connection_pause(struct connection *c);
 bool connection_poll(struct connection *c, bool read, bool write, int timeout_ms, bool *readable,
                      bool *writable);
 
-/* Awaits a wake-up, and neither reads nor writes what is queued, however long it is called: the broker is
- * told that we are there. Only when what is queued has not been begun to be written. Returns false when the
- * connection is lost. */
+/* Awaits a wake-up, or that the broker closes, and neither reads nor writes what is queued, however long
+ * it is called: the broker is told that we are there. Only when what is queued has not been begun to be
+ * written. Returns false when the connection is lost. */
 bool connection_hold(struct connection *c);
 
 /* Reads one packet or a bit more, if there is any. Sets `*dry` if there was none. Returns false when the

@@ -52,7 +52,7 @@ void sender_free(struct sender *sender); /* after sender_join(); NULL is allowed
  * See tocsin_host.publish() and struct tocsin_publication. Any thread; blocks at most `timeout_ms`.
  *
  * When the connection is down, all fail with -EAGAIN at once. A message that has expired is not sent and
- * fails with -EINVAL, as does one that the broker's limits exclude (`reason_code` says which). A QoS
+ * fails with -ESTALE; one that the broker's limits exclude with -EINVAL (`reason_code` says which). A QoS
  * above the broker's maximum is lowered to it.
  */
 void sender_publish(struct sender *sender, struct tocsin_publication *const *publications, size_t n,

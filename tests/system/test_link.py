@@ -112,7 +112,7 @@ def test_properties_are_carried_both_ways(mosquitto, client, link, version):
 
     # Too late: not sent at all.
     late = {"topic": "out", "payload": "late", "properties": {"expires_in_ms": -1}}
-    assert cat.publish(late, {"topic": "out", "payload": "end"}) == [[-22, 0], [0, 0]]
+    assert cat.publish(late, {"topic": "out", "payload": "end"}) == [[-116, 0], [0, 0]]
     assert other.get().payload == b"end"
 
 
@@ -545,24 +545,6 @@ def test_a_host_that_takes_no_connection_does_not_hold_up_the_end(link):
         cat.stop()
         for s in waiting:
             s.close()
-
-
-@pytest.mark.threads
-def test_a_connection_that_may_not_acknowledge_for_long_is_made_anew(mosquitto, client, link):
-    broker = mosquitto()
-    cat = link(settings(broker.port, 'keepalive = "5s";')).start([["a", 1]])
-    cat.ask(hold=True)
-    client(broker.port).publish("a", "1")
-    assert cat.next_message()["generation"] == 1
-    # Without acknowledgements there are no pings either, so the broker gives us up.
-    cat.process.wait_line('{"lost"', "out")
-    again = cat.next_message()
-    assert (again["payload"], again["generation"]) == ("1", 2)
-    assert cat.stats()["connects"] == 2
-    cat.ask(release=True)
-    until(lambda: cat.stats()["untaken"] == 0, "release")
-    client(broker.port).publish("a", "2")
-    assert cat.next_message()["payload"] == "2"
 
 
 @BOTH
