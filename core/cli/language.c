@@ -49,7 +49,7 @@ const struct cli_topic cli_topics[] = {
       "message, which is counted and logged. Write (celsius or 0) > 30 for a default.\n"
       "Not equal is ~=, and arrays count from 0 as in JSON. Beside Lua's operators\n"
       "there are math, string without patterns, tostring, tonumber, type, pairs,\n"
-      "ipairs, select and pcall, and\n"
+      "ipairs, select and pcall (a payload's own type is json.type), and\n"
       "\n"
       "  contains(s, part) starts_with(s, part) ends_with(s, part)\n"
       "  glob(s, pattern) regex(s, pattern)\n"
@@ -66,8 +66,9 @@ const struct cli_topic cli_topics[] = {
       "lower trim round(digits) default(text) join(separator) tojson replace(from,\n"
       "to) escape safe. Inside a loop there are loop.index (from 1), loop.index0,\n"
       "loop.first, loop.last and loop.length. A minus sign inside the braces, {%- or\n"
-      "-%}, takes away the blanks on that side. An if that looks into a field that is\n"
-      "not there is false; if it fails in another way that is counted and logged, too.\n"
+      "-%}, takes away the blanks on that side; a line with nothing but a statement\n"
+      "or a comment on it leaves no trace. An if that looks into a field that is not\n"
+      "there is false; if it fails in another way that is counted and logged, too.\n"
       "For HTML, values are escaped unless the filter safe says otherwise." },
     { "functions", "Lua files of your own, for expressions and routes",
       "  router = { functions = [ \"/etc/tocsin/site.lua\" ]; };\n"
