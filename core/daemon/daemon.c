@@ -334,12 +334,17 @@ static size_t stop(struct daemon *daemon)
 
     if (daemon->links)
         links_stop_receiving(daemon->links);
+    int64_t stop_by_ms = clock_mono_ms() + daemon->setup.settings.drain.ms;
+    size_t unrouted = 0;
     for (size_t i = 0; i < daemon->shard_count; i++)
-        shard_free(daemon->shards[i]);
+        unrouted += shard_free(daemon->shards[i], stop_by_ms);
     daemon->shard_count = 0;
     free(daemon->shards);
+    if (unrouted > 0)
+        log_warning("%zu messages were not routed any more: those of QoS 1 come again", unrouted);
 
-    size_t undone = services_free(daemon->services, daemon->setup.settings.drain.ms);
+    int64_t left_ms = stop_by_ms - clock_mono_ms();
+    size_t undone = services_free(daemon->services, left_ms > 0 ? left_ms : 0);
     daemon->setup.services = NULL;
     end_links(daemon);
     setup_release(&daemon->setup);

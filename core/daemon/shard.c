@@ -12,7 +12,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define BATCH_MESSAGES 256 /* routed before their deliveries are handed on */
+#define TROUBLES       (VERDICT_COUNT + 1) /* kinds of one route: by verdict, and missing fields */
+#define BATCH_MESSAGES 256                 /* routed before their deliveries are handed on */
 
 struct shard {
     pthread_t thread;
@@ -24,25 +25,29 @@ struct shard {
     pthread_cond_t changed; /* for shard_set_engine() */
     bool waiting;
     bool stop;
+    bool swap;          /* to the engine below; afterwards it holds the old one */
+    int64_t stop_by_ms; /* monotonic clock */
     struct message *first, *last;
     struct engine *next_engine;
+    struct log_trouble *next_troubles;
     struct engine_stats stats; /* copied now and then from `engine` */
 
     /* The thread's own. */
     struct engine *engine;
     struct engine_stats before;   /* of the engines before this one */
-    struct log_trouble *troubles; /* one a route of this engine */
+    struct log_trouble *troubles; /* TROUBLES a route; NULL when there was no memory */
     struct log_trouble no_target;
     struct log_trouble no_memory;
     uint64_t out_of_memory;
 };
 
-static size_t route_count(struct engine *engine)
+/* One for each kind of trouble of each route. NULL when there is no memory. */
+static struct log_trouble *troubles_of(struct engine *engine)
 {
     size_t count = 0;
     while (routes_at(engine_routes(engine), count))
         count++;
-    return count;
+    return calloc(count + 1, TROUBLES * sizeof(struct log_trouble));
 }
 
 static void stats_add(struct engine_stats *sum, const struct engine_stats *more)
@@ -62,11 +67,7 @@ struct shard *shard_new(struct engine *engine)
     struct shard *shard = calloc(1, sizeof(*shard));
     if (!shard)
         return NULL;
-    shard->troubles = calloc(route_count(engine) + 1, sizeof(*shard->troubles));
-    if (!shard->troubles) {
-        free(shard);
-        return NULL;
-    }
+    shard->troubles = troubles_of(engine);
     pthread_mutex_init(&shard->lock, NULL);
     pthread_cond_init(&shard->work, NULL);
     pthread_cond_init(&shard->changed, NULL);
@@ -87,10 +88,10 @@ static void log_decision(void *context, const struct decision *d)
     bool bad = d->reason[0] != '\0' || d->missing > 0;
     if (!bad)
         return;
-    size_t index = 0;
-    while (routes_at(engine_routes(shard->engine), index) != d->route)
-        index++;
-    struct log_trouble *trouble = &shard->troubles[index];
+    if (!shard->troubles)
+        return;
+    size_t kind = d->reason[0] ? (size_t)d->verdict : VERDICT_COUNT;
+    struct log_trouble *trouble = &shard->troubles[route_index(d->route) * TROUBLES + kind];
     uint64_t held_back = trouble->held_back;
     if (!log_trouble_due(trouble, clock_mono_ms()))
         return;
@@ -128,29 +129,37 @@ static void settle(struct message *first)
     }
 }
 
-/* Routes a list of messages; deliveries leave in batches, and only then are the messages let go. */
-static void route_all(struct shard *shard, struct message *list)
+/* Cuts a batch off the front of the messages that wait; NULL if there are none. Under the lock. */
+static struct message *take_batch(struct shard *shard)
+{
+    struct message *batch = shard->first, *last = batch;
+    for (size_t n = 1; last && last->next && n < BATCH_MESSAGES; n++)
+        last = last->next;
+    shard->first = last ? last->next : NULL;
+    if (!shard->first)
+        shard->last = NULL;
+    if (last)
+        last->next = NULL;
+    return batch;
+}
+
+/* Routes a batch: its deliveries leave together, and only then are the messages let go. */
+static void route_batch(struct shard *shard, struct message *batch)
 {
     const struct engine_observer observer = {
         .decided = log_decision,
         .no_target = log_no_target,
         .context = shard,
     };
-    while (list) {
-        struct message *batch = list, *last = NULL;
-        struct delivery *first = NULL, **tail = &first;
-        for (size_t n = 0; list && n < BATCH_MESSAGES; n++) {
-            last = list;
-            list = list->next;
-            *tail = engine_message(shard->engine, last, &observer);
-            while (*tail)
-                tail = &(*tail)->next;
-        }
-        last->next = NULL;
-        if (first)
-            services_submit(first);
-        settle(batch);
+    struct delivery *first = NULL, **tail = &first;
+    for (struct message *m = batch; m; m = m->next) {
+        *tail = engine_message(shard->engine, m, &observer);
+        while (*tail)
+            tail = &(*tail)->next;
     }
+    if (first)
+        services_submit(first);
+    settle(batch);
 }
 
 static void look_at_memory(struct shard *shard, const struct engine_stats *stats)
@@ -162,56 +171,54 @@ static void look_at_memory(struct shard *shard, const struct engine_stats *stats
     shard->out_of_memory = stats->out_of_memory;
 }
 
-/* Under the lock: publishes the counters, and takes the engine that waits, if any. */
-static void take_engine(struct shard *shard, struct engine **old)
+/* Publishes the counters. Under the lock. */
+static void note_stats(struct shard *shard)
 {
     struct engine_stats now;
     engine_stats(shard->engine, &now);
     look_at_memory(shard, &now);
     shard->stats = shard->before;
     stats_add(&shard->stats, &now);
-    *old = NULL;
-    if (!shard->next_engine)
-        return;
-    *old = shard->engine;
+}
+
+/* Puts the engine that waits, with its troubles, in the place of the present one. Under the lock. */
+static void swap_engine(struct shard *shard)
+{
+    struct engine *engine = shard->next_engine;
+    struct log_trouble *troubles = shard->next_troubles;
+    shard->next_engine = shard->engine;
+    shard->next_troubles = shard->troubles;
+    shard->engine = engine;
+    shard->troubles = troubles;
     shard->before = shard->stats;
     shard->out_of_memory = 0;
-    shard->engine = shard->next_engine;
-    shard->next_engine = NULL;
-    free(shard->troubles);
-    shard->troubles = calloc(route_count(shard->engine) + 1, sizeof(*shard->troubles));
-    if (!shard->troubles)
-        abort(); /* a few bytes at a reload: there is nothing to go on with */
+    shard->swap = false;
     pthread_cond_signal(&shard->changed);
 }
 
+/* Between two batches it looks at what else is wanted, so that neither a reload nor the end waits for all that is
+ * there to be routed. */
 static void *shard_main(void *context)
 {
     struct shard *shard = context;
     pthread_mutex_lock(&shard->lock);
     for (;;) {
-        while (!shard->first && !shard->next_engine && !shard->stop) {
+        while (!shard->first && !shard->swap && !shard->stop) {
             shard->waiting = true;
             pthread_cond_wait(&shard->work, &shard->lock);
             shard->waiting = false;
         }
-        struct message *list = shard->first;
-        shard->first = shard->last = NULL;
-        if (list) {
-            pthread_mutex_unlock(&shard->lock);
-            route_all(shard, list);
-            pthread_mutex_lock(&shard->lock);
-        }
-        struct engine *old = NULL;
-        if (!shard->first || shard->next_engine)
-            take_engine(shard, &old);
-        if (old) {
-            pthread_mutex_unlock(&shard->lock);
-            engine_free(old);
-            pthread_mutex_lock(&shard->lock);
-        }
-        if (shard->stop && !shard->first)
+        if (shard->swap)
+            swap_engine(shard);
+        if (shard->stop && (!shard->first || clock_mono_ms() >= shard->stop_by_ms))
             break;
+        struct message *batch = take_batch(shard);
+        if (!batch)
+            continue;
+        pthread_mutex_unlock(&shard->lock);
+        route_batch(shard, batch);
+        pthread_mutex_lock(&shard->lock);
+        note_stats(shard);
     }
     pthread_mutex_unlock(&shard->lock);
     return NULL;
@@ -246,13 +253,19 @@ void shard_push(struct shard *shard, struct message *first, struct message *last
 
 void shard_set_engine(struct shard *shard, struct engine *engine)
 {
+    struct log_trouble *troubles = troubles_of(engine);
     pthread_mutex_lock(&shard->lock);
-    assert(shard->started && !shard->next_engine);
+    assert(shard->started && !shard->swap);
     shard->next_engine = engine;
+    shard->next_troubles = troubles;
+    shard->swap = true;
     pthread_cond_signal(&shard->work);
-    while (shard->next_engine)
+    while (shard->swap)
         pthread_cond_wait(&shard->changed, &shard->lock);
+    struct engine *old = shard->next_engine;
+    free(shard->next_troubles);
     pthread_mutex_unlock(&shard->lock);
+    engine_free(old);
 }
 
 void shard_add_stats(struct shard *shard, struct engine_stats *sum)
@@ -262,17 +275,21 @@ void shard_add_stats(struct shard *shard, struct engine_stats *sum)
     pthread_mutex_unlock(&shard->lock);
 }
 
-void shard_free(struct shard *shard)
+size_t shard_free(struct shard *shard, int64_t stop_by_ms)
 {
     if (!shard)
-        return;
+        return 0;
     if (shard->started) {
         pthread_mutex_lock(&shard->lock);
         shard->stop = true;
+        shard->stop_by_ms = stop_by_ms;
         pthread_cond_signal(&shard->work);
         pthread_mutex_unlock(&shard->lock);
         pthread_join(shard->thread, NULL);
     }
+    size_t left = 0;
+    for (const struct message *m = shard->first; m; m = m->next)
+        left++;
     settle(shard->first);
     engine_free(shard->engine);
     free(shard->troubles);
@@ -280,4 +297,5 @@ void shard_free(struct shard *shard)
     pthread_cond_destroy(&shard->work);
     pthread_mutex_destroy(&shard->lock);
     free(shard);
+    return left;
 }

@@ -23,12 +23,16 @@ int shard_start(struct shard *shard);
  * long: links bound what is under way. */
 void shard_push(struct shard *shard, struct message *first, struct message *last);
 
-/* Goes on with another engine after what has been pushed so far, and waits until it does; the old one is
- * freed. Main thread. */
+/* Goes on with another engine from the next batch on, and waits for that; the old one is freed. Main
+ * thread. */
 void shard_set_engine(struct shard *shard, struct engine *engine);
 
-/* Works off what has been pushed, ends the thread, frees. NULL is allowed. */
-void shard_free(struct shard *shard);
+/*
+ * Routes what has been pushed, but begins nothing more from `stop_by_ms` (monotonic clock) on; then ends the
+ * thread and frees. Returns how many messages were not routed: the links must not acknowledge them. NULL is
+ * allowed.
+ */
+size_t shard_free(struct shard *shard, int64_t stop_by_ms);
 
 /* Adds the engine's counters, of all engines that it has had, as of a moment ago. Any thread. */
 void shard_add_stats(struct shard *shard, struct engine_stats *sum);

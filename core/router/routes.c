@@ -190,6 +190,11 @@ const struct router_settings *routes_settings(const struct routes *routes)
     return &routes->settings;
 }
 
+size_t route_index(const struct route *route)
+{
+    return route->index;
+}
+
 const char *route_name(const struct route *route)
 {
     return route->name;

@@ -55,6 +55,7 @@ void routes_free(struct routes *routes);
 const struct route *routes_at(const struct routes *routes, size_t index);
 const struct router_settings *routes_settings(const struct routes *routes);
 
+size_t route_index(const struct route *route); /* as in routes_at() */
 const char *route_name(const struct route *route);
 /* The filters of its topics, as MQTT has them, without names; NULL at the end. */
 const char *route_filter_at(const struct route *route, size_t index);

@@ -113,6 +113,17 @@ def test_payload_that_does_not_decode_stops_nothing_else(router, mosquitto, clie
     router.run.wait_line("route trouble route=j")
 
 
+def test_one_trouble_does_not_hide_another(router, mosquitto, client):
+    broker = mosquitto()
+    route = '{ name = "r"; topic = "in/#"; decode = "number"; when = "nosuch.x > 1"; targets = "file:out"; }'
+    router.start(config(router, broker.port, route)).ready()
+    c = client(broker.port)
+    for payload in (b"1", b"2", b"warm"):
+        c.publish("in/a", payload)
+    router.run.wait_line("the payload does not decode")
+    assert router.run.text().count("route trouble route=r") == 2
+
+
 def test_ten_mebibytes_go_through_untouched(router, mosquitto, client):
     broker = mosquitto()
     router.start(config(router, broker.port, ALL)).ready()
