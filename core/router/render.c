@@ -221,6 +221,8 @@ static const char *const *render_target(struct job *job, const struct target *ta
             buf_cut(out, out->len - 1);
             buf_add_byte(out, '\0');
         }
+        if (out->error)
+            return NULL; /* without its end it would run into the next one */
     }
     for (size_t i = 0; i < target->format_count; i++)
         texts[i] = starts[i] == NOT_SET ? NULL : buf_str(out) + starts[i];
