@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "base/nearest.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -152,9 +153,11 @@ size_t service_check_links(const struct service *service, const struct services_
 {
     size_t wrong = check_links(service->plugin->service_options, service->config, service->group,
                                host, errors);
-    for (size_t i = 0; i < service->target_count; i++)
-        wrong += check_links(service->plugin->target_options, service->targets[i]->config,
-                             service->targets[i]->group, host, errors);
+    for (size_t i = 0; i < service->target_count; i++) {
+        const struct service_target *t = service->targets[i];
+        assert(t && "the first target_count places are taken");
+        wrong += check_links(service->plugin->target_options, t->config, t->group, host, errors);
+    }
     return wrong;
 }
 

@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "delivery/service.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
@@ -134,6 +135,7 @@ int services_new(struct conf *conf, const struct services_host *host, struct ser
     services->tick_ms = LONGEST_TICK;
     for (size_t i = 0; i < services->count; i++) {
         struct service *s = services->items[i];
+        assert(s && "the first `count` places are taken");
         pthread_mutex_lock(&s->lock);
         s->sets++;
         pthread_mutex_unlock(&s->lock);

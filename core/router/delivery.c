@@ -245,9 +245,10 @@ static struct delivery *make_cleaned(const struct delivery_parts *dirty)
     parts.html = clean(&cleaner, parts.html, &parts.html_len);
     for (size_t i = 0; i < formats; i++)
         rendered[i] = clean_string(&cleaner, dirty->rendered[i]);
-    for (size_t i = 0; i < dirty->field_count; i++) {
+    for (size_t i = 0; i < parts.field_count; i++) {
         fields[i] = dirty->fields[i];
-        fields[i].name = clean_string(&cleaner, fields[i].name);
+        size_t name_len = strlen(fields[i].name);
+        fields[i].name = clean(&cleaner, fields[i].name, &name_len);
         fields[i].text = clean(&cleaner, fields[i].text, &fields[i].len);
     }
     parts.rendered = rendered;

@@ -168,7 +168,11 @@ static struct file *add_file(struct file_instance *self, const char *path, uint6
                             ? &self->files[self->count++]
                             : evict(self);
     struct file **bucket = bucket_of(self, hash);
-    *file = (struct file){ .chain = *bucket, .path = copy, .hash = hash, .fd = -1 };
+    file->path = copy;
+    file->hash = hash;
+    file->fd = -1;
+    file->count = 0;
+    file->chain = *bucket;
     *bucket = file;
     return file;
 }

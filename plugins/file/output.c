@@ -6,7 +6,6 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -119,7 +118,7 @@ static size_t fill_vectors(struct iovec *vectors, const struct piece *pieces, si
     size_t count = 0;
     for (size_t i = 0; i < n; i++) {
         if (pieces[i].len > 0)
-            vectors[count++] = (struct iovec){ (void *)(uintptr_t)pieces[i].data, pieces[i].len };
+            vectors[count++] = (struct iovec){ (void *)pieces[i].data, pieces[i].len };
         if (pieces[i].newline)
             vectors[count++] = (struct iovec){ line_feed, 1 };
     }
