@@ -24,13 +24,15 @@ def make(*args, **variables):
     return ["make", "--no-print-directory", "-j", JOBS, *(f"{k}={v}" for k, v in variables.items()), *args]
 
 
+THREADED = "services* link* log delivery*"  # the unit suites in which more than one thread runs
+
 # Name, commands, environment. What a stage builds, later ones use.
 STAGES = [
     ("build", [make("compile", "tools")], {}),
     ("format", [make("format-check")], {}),
     ("unit", [make("run-unit")], {}),
     ("unit-asan", [make("run-unit", VARIANT="asan")], {}),
-    ("unit-tsan", [make("run-unit", VARIANT="tsan")], {}),
+    ("unit-tsan", [make("run-unit", VARIANT="tsan", TESTS=THREADED)], {}),
     ("fuzz-corpora", [make("fuzz-replay")], {}),
     ("tidy", [make("tidy")], {}),
     ("system", [PYTEST], {}),
