@@ -219,7 +219,7 @@ def test_what_comes_together_with_connack_is_not_acknowledged_sooner(router, tmp
     """A broker that answers with CONNACK and two messages in one TLS record; the second finds no place."""
     cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
     subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", cert, "-days", "2",
-                    "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"], check=True, capture_output=True)
+                    "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"], check=True, capture_output=True)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(cert, key)
     first, over = queue.Queue(), threading.Event()
@@ -236,8 +236,8 @@ def test_what_comes_together_with_connack_is_not_acknowledged_sooner(router, tmp
     with socket.create_server(("127.0.0.1", 0)) as listener:
         full = (f'full = {{ plugin = "file"; queue = {{ max_messages = 1; }}; '
                 f'targets = {{ out = {{ path = "{router.folder}/missing/out"; }}; }}; }};')
-        router.start(f'node = "n1"; drain = "50ms"; links = ( {{ name = "local"; host = "localhost"; '
-                     f'port = {listener.getsockname()[1]}; protocol = "3.1.1"; tls = {{ ca = "{cert}"; }}; }} );\n'
+        router.start(f'node = "n1"; drain = "50ms"; links = ( {{ name = "local"; host = "127.0.0.1"; '
+                     f'port = {listener.getsockname()[1]}; protocol = "3.1.1"; keepalive = "5s"; tls = {{ ca = "{cert}"; }}; }} );\n'
                      f'services = {{ {full} }};\nroutes = ( {{ topic = "in/#"; targets = "full:out"; }} );')
         for _ in range(2):
             threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()

@@ -79,15 +79,17 @@ static void reload_hands_on_what_is_queued(void **state)
     /* What was in a call of the old service comes when that is over. */
     await_stats(target(new, "s", "a"), fifty_wait, "handed on");
     services_target_stats(target(new, "s", "a"), &stats);
-    assert_int_equal(stats.held, 5);
+    /* At most: what a worker had in its hands when the others came did not count. */
+    assert_true(stats.held <= 5);
+    const size_t total = 50 - (size_t)stats.held + 40 + 40;
     services_target_stats(target(new, "s", "b"), &stats);
     assert_int_equal(stats.waiting, 0);
     services_forget_held(new, "home", 5);
     await(&plugin.taken, 150, "taken"); /* what held in the old service, too */
     set_failing("", "", 0);
-    await(&plugin.sent, 45 + 40 + 40, "sent");
+    await(&plugin.sent, total, "sent");
     int next[3] = { 0 };
-    for (size_t i = 0; i < 45 + 40 + 40; i++) {
+    for (size_t i = 0; i < total; i++) {
         char name;
         int number;
         assert_int_equal(sscanf(plugin.log[i], "%c %d", &name, &number), 2);
