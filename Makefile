@@ -172,8 +172,9 @@ format: ## rewrite the C sources with clang-format
 format-check:
 	clang-format --dry-run -Werror $(SOURCES)
 tidy: test-deps ## clang-tidy over the C sources
-	@printf '%s\n' $(filter core/%.c plugins/%.c,$(SOURCES)) | xargs -P 2 -n 4 \
-	  sh -c 'clang-tidy --quiet "$$@" -- -std=c11 $(CPPFLAGS) $(PACKAGE_CFLAGS) 2>/dev/null' tidy
+	@printf '%s\n' $(filter core/%.c plugins/%.c,$(SOURCES)) | \
+	  FLAGS='-std=c11 $(subst ',,$(CPPFLAGS)) $(PACKAGE_CFLAGS)' xargs -P 2 -n 4 \
+	    sh -c 'clang-tidy --quiet "$$@" -- $$FLAGS 2>/dev/null' tidy
 
 # ---- Demo, installation -------------------------------------------------------------------------
 

@@ -54,9 +54,9 @@ static int split(const struct buf *content, const char *session, char ***filters
         return -EINVAL;
     if (strcmp(of, session) != 0)
         return 0;
-    const char *first = at, *text;
+    const char *first = at;
     size_t n = 0;
-    while ((text = next_string(&at, end)))
+    while (next_string(&at, end))
         n++;
     if (at != end)
         return -EINVAL;
