@@ -56,7 +56,7 @@ BENCHES   := $(patsubst tests/bench/%.c,$(B)/bench/%,$(wildcard tests/bench/*.c)
 SOURCES    = $(shell git ls-files --cached --others --exclude-standard '*.c' '*.h')
 
 .PHONY: all
-all: build-deps
+all: build-deps ## build the program and the plugins (what `make` alone does)
 	@$(MAKE) --no-print-directory compile
 
 .PHONY: compile
