@@ -88,7 +88,7 @@ enum queue_fate *bench_settle(struct bench *b, const char *verdicts)
                              : v == 'x'           ? TOCSIN_REJECT
                                                   : TOCSIN_RETRY;
         if (v == 'r' || v == 'w')
-            strcpy(results[i].reason, "away");
+            memcpy(results[i].reason, "away", sizeof("away"));
         results[i].park_ms = v == 'p' ? 5000 : 0;
         results[i].retry_after_ms = v == 'w' ? 90 * 1000 : 0;
     }

@@ -112,7 +112,7 @@ static void a_call_that_hangs_is_given_up_and_its_delivery_tried_again(void **st
         make("s = { plugin = \"scripted\"; deadline = \"100ms\"; " QUICK " }; "
              "other = { plugin = \"scripted\"; deadline = \"100ms\"; " QUICK " };",
              NULL);
-    strcpy(plugin.hanging, "hang");
+    memcpy(plugin.hanging, "hang", sizeof("hang"));
     set_gate(true);
     services_start(services);
     struct target *t = target(services, "s", "default");
@@ -170,7 +170,7 @@ static void a_call_that_hangs_at_the_end_is_left_behind(void **state)
 {
     (void)state;
     struct services *services = make("s = { plugin = \"scripted\"; " QUICK " };", NULL);
-    strcpy(plugin.hanging, "hang");
+    memcpy(plugin.hanging, "hang", sizeof("hang"));
     set_gate(true);
     services_start(services);
     submit(target(services, "s", "default"), "x", "hang", 1);
