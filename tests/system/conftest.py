@@ -164,6 +164,49 @@ class Mosquitto:
         self.process.kill()
 
 
+def conf_value(value):
+    """A value as libconfig writes it; a dict is a group, a list of dicts a list."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int):
+        return f"{value}L" if abs(value) >= 1 << 31 else str(value)
+    if isinstance(value, dict):
+        return "{ " + "".join(f"{k} = {conf_value(v)}; " for k, v in value.items()) + "}"
+    if isinstance(value, (list, tuple)):
+        return "( " + ", ".join(conf_value(v) for v in value) + " )"
+    return '"' + str(value).replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+class Broker:
+    """`tocsin run` with a `broker` group that listens on 127.0.0.1:port. stop() and start() again keep both."""
+
+    name = "tocsin"
+
+    def __init__(self, process, program, directory, port, options, extra):
+        self.run, self.program, self.port = process, program, port
+        self.process = None
+        self.config = directory / f"broker-{port}.conf"
+        group = {"listeners": [{"port": port, "bind": "127.0.0.1"}], **options}
+        self.config.write_text(f"broker = {conf_value(group)};\n{extra}\n")
+
+    def start(self):
+        self.process = self.run([self.program, "run", "-c", self.config])
+        self.process.wait_line("running")
+        until(lambda: port_is_open(self.port) or not self.process.alive(), "the broker's listener")
+        assert self.process.alive(), self.process.text()
+        return self
+
+    def stop(self):
+        """Asks it to end and returns its exit status; a sanitizer's complaint makes that another than 0."""
+        return self.process.stop()
+
+    def kill(self):
+        self.process.kill()
+
+    def rss(self):
+        return self.process.rss()
+
+
 class Client:
     """A paho client on a thread of its own; `messages` is a queue of paho's messages."""
 
@@ -289,6 +332,23 @@ def mosquitto(tmp_path, free_port):
     for broker in made:
         if broker.process:
             broker.kill()
+
+
+@pytest.fixture
+def broker(process, build, tmp_path, free_port):
+    """broker(workers=2, max_queued_messages=10, ...) starts tocsin as a broker with these options, on one port of
+    127.0.0.1 unless `listeners` says more, and `extra` as further text of its configuration. It must end with
+    status 0 when the test is over, if it still runs."""
+    made = []
+
+    def make(port=None, extra="", start=True, **options):
+        made.append(Broker(process, build / "tocsin", tmp_path, port or free_port(), options, extra))
+        return made[-1].start() if start else made[-1]
+
+    yield make
+    for b in made:
+        if b.process and b.process.alive():
+            assert b.stop() == 0, b.process.text()
 
 
 @pytest.fixture
