@@ -4,13 +4,13 @@
  * Retained messages: the last one of each topic [MQTT-3.3.1-5], for those who subscribe later.
  *
  * All workers share it. Any thread: a read-write lock inside, held for one call; writers go first. The
- * callbacks run under the lock, so they must be short and must not call retained_*() themselves.
+ * callbacks run under the lock, so they must be short and must not call retained_*() themselves. Times are in
+ * seconds of the clock of publication.expires.
  *
- * A message is a publication, of which nothing is known here but what `struct retained_type` says. The topic is
- * not stored twice: the publications are kept in the order of their topics, in which a topic is followed at once
- * by all topics below it. So a filter without wildcards costs one look-up, `a/b/#` what is below `a/b`, and
- * `+` skips from one candidate to the next. A message takes about 25 bytes beside its publication
- * (tests/bench/trees.c).
+ * The topic is stored in the publication only: the publications are kept in the order of their topics, in
+ * which a topic is followed at once by all topics below it. So a filter without wildcards costs one look-up,
+ * `a/b/#` what is below `a/b`, and `+` skips from one candidate to the next. A message takes about 25
+ * bytes beside its publication (tests/bench/trees.c).
  *
  * A walk goes in steps, since `#` on a million messages would otherwise hold up a worker and fill its
  * queues: see retained_scan().
@@ -19,26 +19,16 @@
 #ifndef TOCSIN_BROKER_RETAINED_H
 #define TOCSIN_BROKER_RETAINED_H
 
+#include "broker/publication.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
-struct publication;
 struct retained;
 
-#define RETAINED_NEVER INT64_MAX
-
-/* What is to be known of a publication. All of it stays the same while it is retained. */
-struct retained_type {
-    const char *(*topic)(const struct publication *publication, size_t *len);
-    int64_t (*expires_ms)(const struct publication *publication); /* or RETAINED_NEVER */
-    size_t (*bytes)(const struct publication *publication);       /* for the statistics */
-    void (*ref)(struct publication *publication);
-    void (*unref)(struct publication *publication);
-};
-
-/* NULL when there is no memory. `type` is borrowed for the life of the set. */
-struct retained *retained_new(const struct retained_type *type);
+/* NULL when there is no memory. */
+struct retained *retained_new(void);
 
 /* Drops all messages. NULL is allowed. */
 void retained_free(struct retained *retained);
@@ -74,7 +64,7 @@ enum retained_progress {
 
 /*
  * Goes on with a walk: looks at up to `max` topics (at least 1; matching or not, so this bounds the time) and
- * calls `visit` with each publication that matches and has not expired at `now_ms`. `visit` takes a reference
+ * calls `visit` with each publication that matches and has not expired at `now`. `visit` takes a reference
  * if it keeps the publication; it returns false to stop before this one (no room now), which is then the
  * first of the next call. Expired ones that were met are dropped. Filters that start with a wildcard do not
  * match topics that start with '$' [MQTT-4.7.2-1].
@@ -82,18 +72,18 @@ enum retained_progress {
  * Returns RETAINED_DONE, RETAINED_MORE, or -ENOMEM (the place cannot be kept: nothing was visited twice or
  * left out so far, and the call may be repeated).
  */
-int retained_scan(struct retained *retained, struct retained_cursor *cursor, int64_t now_ms,
+int retained_scan(struct retained *retained, struct retained_cursor *cursor, uint32_t now,
                   size_t max, bool (*visit)(struct publication *publication, void *context),
                   void *context);
 
 /* Looks at up to `max` further messages and drops the expired ones; begins again after the last. Costs
  * nothing while no message has an expiry. For a timer: 1,000 every second sweeps a million in a
  * quarter of an hour. Returns how many were dropped. */
-size_t retained_sweep(struct retained *retained, int64_t now_ms, size_t max);
+size_t retained_sweep(struct retained *retained, uint32_t now, size_t max);
 
 struct retained_stats {
     size_t count;    /* messages */
-    size_t bytes;    /* of the publications, as their type counts them */
+    size_t bytes;    /* of the publications, publication_size() */
     size_t overhead; /* of this structure */
 };
 struct retained_stats retained_stats(struct retained *retained);
