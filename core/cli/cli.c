@@ -8,9 +8,12 @@
 #include <getopt.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
-#define LINE_WIDTH 80
+#define LINE_WIDTH   80
+#define FIRST_OPTION 256   /* what getopt_long() returns for the first option of a table */
+#define HELP_OPTION  65536 /* ... and for --help */
 
 const struct cli_command *const cli_commands[] = {
     &cli_run, &cli_check, &cli_explain, &cli_send, &cli_plugins, &cli_help, &cli_version, NULL,
@@ -68,6 +71,19 @@ static void add_option(const struct cli_option *option, struct buf *out)
     buf_addf(out, "%s\n", option->help);
 }
 
+static size_t option_by_letter(const struct cli_command *command, int letter)
+{
+    size_t i = 0;
+    while (command->options[i].name && command->options[i].letter != letter)
+        i++;
+    return i;
+}
+
+bool cli_has_letter(const struct cli_command *command, char letter)
+{
+    return command->options[option_by_letter(command, letter)].name != NULL;
+}
+
 void cli_add_help(const struct cli_command *command, struct buf *out)
 {
     buf_addf(out, "tocsin %s: %s\n\nUsage: tocsin %s [OPTION]...%s%s\n\n%s\n\nOptions:\n",
@@ -75,7 +91,10 @@ void cli_add_help(const struct cli_command *command, struct buf *out)
              command->arguments, command->description);
     for (const struct cli_option *o = command->options; o->name; o++)
         add_option(o, out);
-    add_option(&(struct cli_option){ "help", 'h', NULL, "Show this help." }, out);
+    const char letter = cli_has_letter(command, 'h') ? '\0' : 'h';
+    add_option(&(struct cli_option){ "help", letter, NULL, "Show this help." }, out);
+    if (command->details)
+        buf_addf(out, "\n%s\n", command->details);
     buf_addf(out, "\nExit status: %s\n",
              command->exit_status ? command->exit_status
                                   : "0 if it worked, 1 if not, 2 for a call "
@@ -120,37 +139,46 @@ static void build_tables(const struct cli_command *command, struct option *longs
         longs[n] = (struct option){
             .name = o->name,
             .has_arg = o->argument ? required_argument : no_argument,
-            .val = 256 + (int)n,
+            .val = FIRST_OPTION + (int)n,
         };
         if (o->letter)
             *shorts++ = o->letter;
         if (o->letter && o->argument)
             *shorts++ = ':';
     }
-    longs[n++] = (struct option){ .name = "help", .has_arg = no_argument, .val = 'h' };
+    longs[n++] = (struct option){ .name = "help", .has_arg = no_argument, .val = HELP_OPTION };
     longs[n] = (struct option){ 0 };
-    *shorts++ = 'h';
+    if (!cli_has_letter(command, 'h'))
+        *shorts++ = 'h';
     *shorts = '\0';
 }
 
-static size_t option_by_letter(const struct cli_command *command, int letter)
+/* Notes an option, and takes the words after it that are its own. */
+static void take_option(const struct cli_command *command, size_t i, char **argv,
+                        struct cli_args *args)
 {
-    size_t i = 0;
-    while (command->options[i].name && command->options[i].letter != letter)
-        i++;
-    return i;
+    struct cli_given *given = &args->given[args->given_count++];
+    *given = (struct cli_given){
+        .option = &command->options[i],
+        .value = optarg,
+        .words = argv + optind,
+    };
+    args->values[i] = optarg ? optarg : "";
+    if (command->words)
+        given->word_count = command->words(given, given->words);
+    optind += (int)given->word_count;
 }
 
-static int parse_and_run(const struct cli_command *command, int argc, char **argv)
+static int parse_and_run(const struct cli_command *command, int argc, char **argv,
+                         struct cli_args *args)
 {
     struct option longs[CLI_MAX_OPTIONS + 2];
     char shorts[2 * CLI_MAX_OPTIONS + 4];
     build_tables(command, longs, shorts);
-    struct cli_args args = { 0 };
     opterr = 0;
     int letter;
     while ((letter = getopt_long(argc, argv, shorts, longs, NULL)) != -1) {
-        if (letter == 'h') {
+        if (letter == HELP_OPTION || (letter == 'h' && !cli_has_letter(command, 'h'))) {
             struct buf out = BUF_INIT(65536);
             cli_add_help(command, &out);
             return cli_print(&out);
@@ -159,18 +187,20 @@ static int parse_and_run(const struct cli_command *command, int argc, char **arg
             return cli_misused(command, "%s wants a value", argv[optind - 1]);
         if (letter == '?')
             return cli_misused(command, "there is no option %s", argv[optind - 1]);
-        size_t i = letter >= 256 ? (size_t)(letter - 256) : option_by_letter(command, letter);
-        args.values[i] = optarg ? optarg : "";
+        take_option(command,
+                    letter >= FIRST_OPTION ? (size_t)(letter - FIRST_OPTION)
+                                           : option_by_letter(command, letter),
+                    argv, args);
     }
-    args.rest = argv + optind;
-    args.rest_count = (size_t)(argc - optind);
-    if (args.rest_count > command->most && args.rest[command->most][0] == '-')
+    args->rest = argv + optind;
+    args->rest_count = (size_t)(argc - optind);
+    if (args->rest_count > command->most && args->rest[command->most][0] == '-')
         return cli_misused(command, "options stand before the arguments: tocsin %s %s ... %s",
-                           command->name, args.rest[command->most], command->arguments);
-    if (args.rest_count < command->least || args.rest_count > command->most)
+                           command->name, args->rest[command->most], command->arguments);
+    if (args->rest_count < command->least || args->rest_count > command->most)
         return cli_misused(command, "usage: tocsin %s [OPTION]... %s", command->name,
                            command->arguments);
-    return command->run(&args);
+    return command->run(args);
 }
 
 int cli_main(int argc, char **argv)
@@ -194,5 +224,11 @@ int cli_main(int argc, char **argv)
                 nearest.best);
         return CLI_USAGE;
     }
-    return parse_and_run(command, argc - 1, argv + 1);
+    size_t room = 1;
+    for (int i = 2; i < argc; i++)
+        room += argv[i][0] == '-' ? strlen(argv[i]) : 0; /* each letter of -abc is one */
+    struct cli_args args = { .given = calloc(room, sizeof(*args.given)) };
+    int status = args.given ? parse_and_run(command, argc - 1, argv + 1, &args) : CLI_FAILED;
+    free(args.given);
+    return status;
 }

@@ -23,16 +23,26 @@ enum {
 
 struct cli_option {
     const char *name;     /* "config" for --config */
-    char letter;          /* 'c' for -c; 0 for none */
+    char letter;          /* 'c' for -c; 0 for none; 'h' takes -h from --help */
     const char *argument; /* "FILE"; NULL for a flag */
     const char *help;
 };
 
-#define CLI_MAX_OPTIONS 16
+#define CLI_MAX_OPTIONS 72
+
+/* An option as it stood in the call. */
+struct cli_given {
+    const struct cli_option *option;
+    char *value;  /* NULL for a flag */
+    char **words; /* that belong to it beside the value, see cli_command.words */
+    size_t word_count;
+};
 
 struct cli_args {
-    const char
-        *values[CLI_MAX_OPTIONS]; /* by the place in the table; "" for a flag; NULL: not given */
+    /* By the place in the table, the last one if it was given again; "" for a flag; NULL: not given. */
+    const char *values[CLI_MAX_OPTIONS];
+    struct cli_given *given; /* all of them, in their order */
+    size_t given_count;
     char **rest;
     size_t rest_count;
 };
@@ -45,7 +55,11 @@ struct cli_command {
     const char *exit_status;          /* what it means; NULL: 0, 1 and 2 as everybody has it */
     const char *example;              /* a line that works */
     const struct cli_option *options; /* ends with an entry without a name */
+    const char *details;              /* more for the reader, written as a topic below; or NULL */
     size_t least, most;               /* how many arguments */
+    /* How many of the words that follow belong to an option beside its value; NULL: to none does any.
+     * `following` ends with NULL. */
+    size_t (*words)(const struct cli_given *given, char *const *following);
     int (*run)(const struct cli_args *args);
 };
 
@@ -66,6 +80,9 @@ void cli_add_overview(struct buf *out);
 /* The value of an option; NULL if it was not given. */
 const char *cli_value(const struct cli_command *command, const struct cli_args *args,
                       const char *name);
+
+/* Whether one of the command's options has this letter. */
+bool cli_has_letter(const struct cli_command *command, char letter);
 
 /* Complains on standard error, "tocsin COMMAND: ...", and returns CLI_USAGE. */
 int cli_misused(const struct cli_command *command, const char *format, ...)

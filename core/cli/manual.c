@@ -65,6 +65,41 @@ static void add_head(struct buf *out, const char *title, const char *section, co
     buf_addf(out, " %s\n.Os\n.Sh NAME\n.Nm %s\n.Nd %s\n", section, name, about);
 }
 
+/* Prose that was gathered line by line. */
+static void end_prose(struct buf *out, struct buf *prose)
+{
+    if (prose->len > 0)
+        add_prose(out, buf_str(prose));
+    buf_clear(prose);
+}
+
+/* Indented lines are literal, the others prose. */
+static void add_text(struct buf *out, const char *text)
+{
+    struct buf prose = BUF_INIT(TOPIC_MAX_BYTES);
+    bool literal = false;
+    for (const char *line = text, *end; *line; line = *end ? end + 1 : end) {
+        end = line + strcspn(line, "\n");
+        if (end == line) {
+            end_prose(out, &prose);
+            continue;
+        }
+        if ((*line == ' ') != literal) {
+            literal = !literal;
+            end_prose(out, &prose);
+            buf_add_str(out, literal ? ".Bd -literal -offset indent\n" : ".Ed\n.Pp\n");
+        }
+        if (literal)
+            add_line(out, line + 2, (size_t)(end - line) - 2);
+        else
+            buf_addf(&prose, "%s%.*s", prose.len > 0 ? " " : "", (int)(end - line), line);
+    }
+    end_prose(out, &prose);
+    if (literal)
+        buf_add_str(out, ".Ed\n");
+    buf_release(&prose);
+}
+
 static void add_options(struct buf *out, const struct cli_command *command)
 {
     buf_add_str(out, ".Bl -tag -width Ds\n");
@@ -77,7 +112,8 @@ static void add_options(struct buf *out, const struct cli_command *command)
                  o->argument ? o->argument : "");
         add_prose(out, o->help);
     }
-    buf_add_str(out, ".It Fl h , Fl Fl help\nShow a short help.\n.El\n");
+    buf_addf(out, ".It %sFl Fl help\nShow a short help.\n.El\n",
+             cli_has_letter(command, 'h') ? "" : "Fl h , ");
 }
 
 static void add_synopsis(struct buf *out, const struct cli_command *command)
@@ -98,6 +134,8 @@ void manual_add_command(const struct cli_command *command, struct buf *out)
     add_prose(out, command->description);
     buf_add_str(out, ".Pp\nThe options are as follows:\n");
     add_options(out, command);
+    if (command->details)
+        add_text(out, command->details);
     buf_add_str(out, ".Sh EXIT STATUS\n");
     add_prose(out, command->exit_status
                        ? command->exit_status
@@ -131,42 +169,6 @@ void manual_add_program(struct buf *out)
         ".Sh SEE ALSO\n.Xr tocsin.conf 5\n");
 }
 
-/* Prose that was gathered line by line. */
-static void end_prose(struct buf *out, struct buf *prose)
-{
-    if (prose->len > 0)
-        add_prose(out, buf_str(prose));
-    buf_clear(prose);
-}
-
-/* Indented lines are literal, the others prose. */
-static void add_topic(struct buf *out, const struct cli_topic *topic)
-{
-    struct buf prose = BUF_INIT(TOPIC_MAX_BYTES);
-    bool literal = false;
-    buf_addf(out, ".Ss %s: %s\n", topic->name, topic->summary);
-    for (const char *line = topic->text, *end; *line; line = *end ? end + 1 : end) {
-        end = line + strcspn(line, "\n");
-        if (end == line) {
-            end_prose(out, &prose);
-            continue;
-        }
-        if ((*line == ' ') != literal) {
-            literal = !literal;
-            end_prose(out, &prose);
-            buf_add_str(out, literal ? ".Bd -literal -offset indent\n" : ".Ed\n.Pp\n");
-        }
-        if (literal)
-            add_line(out, line + 2, (size_t)(end - line) - 2);
-        else
-            buf_addf(&prose, "%s%.*s", prose.len > 0 ? " " : "", (int)(end - line), line);
-    }
-    end_prose(out, &prose);
-    if (literal)
-        buf_add_str(out, ".Ed\n");
-    buf_release(&prose);
-}
-
 void manual_add_configuration(struct buf *out)
 {
     add_head(out, "tocsin.conf", "5", "tocsin.conf", "configuration of tocsin");
@@ -189,7 +191,9 @@ void manual_add_configuration(struct buf *out)
         options_mdoc(s->table, out);
         buf_add_str(out, ".El\n");
     }
-    for (const struct cli_topic *t = cli_topics; t->name; t++)
-        add_topic(out, t);
+    for (const struct cli_topic *t = cli_topics; t->name; t++) {
+        buf_addf(out, ".Ss %s: %s\n", t->name, t->summary);
+        add_text(out, t->text);
+    }
     buf_add_str(out, ".Sh SEE ALSO\n.Xr tocsin 1 ,\n.Xr tocsin-check 1 ,\n.Xr tocsin-explain 1\n");
 }
