@@ -156,7 +156,9 @@ $(B)/fuzzers/%: $(B)/tests/fuzz/%.o $(B)/libtocsin.a
 	$(say) LD $@
 	$(Q)$(CC) $(LDFLAGS) -fsanitize=fuzzer -o $@ $^ $(LDLIBS)
 
-$(B)/bench/%: $(B)/tests/bench/%.o $(B)/libtocsin.a
+# A benchmark is a file, and what is in the folder of its name.
+bench_objs = $(patsubst %.c,$(B)/%.o,$(wildcard tests/bench/$(1)/*.c))
+$(BENCHES): $(B)/bench/%: $(B)/tests/bench/%.o $$(call bench_objs,$$*) $(B)/libtocsin.a
 	@mkdir -p $(dir $@)
 	$(say) LD $@
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
@@ -165,6 +167,12 @@ $(B)/bench/%: $(B)/tests/bench/%.o $(B)/libtocsin.a
 bench: test-deps ## measure: what a message costs, stage by stage and end to end
 	@$(MAKE) --no-print-directory compile $(BENCHES)
 	$(PYTHON) tests/bench/bench.py
+	@$(MAKE) --no-print-directory bench-broker
+
+.PHONY: bench-broker
+bench-broker: test-deps ## measure the broker against mosquitto (LONG=1: for a quarter of an hour)
+	@$(MAKE) --no-print-directory compile $(BENCHES)
+	$(PYTHON) tests/bench/broker.py $(if $(LONG),--long)
 
 .PHONY: format format-check tidy
 format: ## rewrite the C sources with clang-format
