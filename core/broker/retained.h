@@ -42,25 +42,20 @@ bool retained_clear(struct retained *retained, const char *topic, size_t len);
 
 /*
  * A walk over what matches a filter. It copies the filter, so it may outlive the SUBSCRIBE packet, and keeps
- * its place as a topic, so it stays valid whatever happens in between: a message that was there all the time is
- * visited exactly once; one that was set, replaced or cleared in between is visited at most once, as it is then.
+ * its place as a reference to the publication that comes next, so it stays valid whatever happens in between: a
+ * topic that had the same message all the time is visited exactly once; one whose message was set, replaced or
+ * cleared in between is visited at most once, with the message that it has then.
  */
 struct retained_cursor {
     char *filter;
     size_t filter_len;
-    char *at; /* where it goes on: the first topic not before this one */
-    size_t at_len, at_size;
+    struct publication *at;
 };
 
 /* Begins a walk with a valid filter. Returns 0 or -ENOMEM; retained_cursor_release() is allowed either way,
  * and for one that is all zero. */
 int retained_cursor_init(struct retained_cursor *cursor, const char *filter, size_t len);
 void retained_cursor_release(struct retained_cursor *cursor);
-
-enum retained_progress {
-    RETAINED_DONE, /* nothing more to come */
-    RETAINED_MORE, /* call again, perhaps after other work */
-};
 
 /*
  * Goes on with a walk: looks at up to `max` topics (at least 1; matching or not, so this bounds the time) and
@@ -69,12 +64,11 @@ enum retained_progress {
  * first of the next call. Expired ones that were met are dropped. Filters that start with a wildcard do not
  * match topics that start with '$' [MQTT-4.7.2-1].
  *
- * Returns RETAINED_DONE, RETAINED_MORE, or -ENOMEM (the place cannot be kept: nothing was visited twice or
- * left out so far, and the call may be repeated).
+ * Returns whether there is more to come: call again, perhaps after other work. Allocates nothing.
  */
-int retained_scan(struct retained *retained, struct retained_cursor *cursor, uint32_t now,
-                  size_t max, bool (*visit)(struct publication *publication, void *context),
-                  void *context);
+bool retained_scan(struct retained *retained, struct retained_cursor *cursor, uint32_t now,
+                   size_t max, bool (*visit)(struct publication *publication, void *context),
+                   void *context);
 
 /* Looks at up to `max` further messages and drops the expired ones; begins again after the last. Costs
  * nothing while no message has an expiry. For a timer: 1,000 every second sweeps a million in a
