@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Plays a case against a broker: sends, reads, compares. One thread plays one case."""
 
+import select
 import socket
 import struct
 import time
@@ -39,6 +40,9 @@ class Peer:
         self.optional = []        # what `A<opt` lines allow until the next expectation is met
         self.held = b""           # what `A>+` keeps back
         self.accepted = False     # a CONNACK of success came, and no DISCONNECT went
+        self.limits = {}          # properties of the CONNECT that bind the server
+        self.aliases = {}         # topic alias -> topic, from the server
+        self.open = set()         # identifiers of the server's PUBLISH packets that are not acknowledged
 
     def send(self, data, split):
         try:
@@ -86,9 +90,41 @@ class Peer:
                 return None
         first, body, self.data = self.data[0], self.data[head[0]:sum(head)], self.data[sum(head):]
         try:
-            return packet.decode(first, body, self.level)
+            if sum(head) > self.limits.get("maximum-packet-size", sum(head)):
+                raise packet.Malformed(f"{sum(head)} bytes, more than the Maximum Packet Size")
+            kind, f = packet.decode(first, body, self.level)
+            if kind == "PUBLISH":
+                self.take_alias(f)
+            if kind in ("PUBLISH", "PUBREL") and f.get("pid"):
+                self.take_identifier(kind, f["pid"])
+            return kind, f
         except packet.Malformed as e:
             raise Failed(f"{self.name}: malformed: {e}: {bytes([first]).hex()} {body[:60].hex(' ')}") from None
+
+    def take_alias(self, f):
+        """Puts the topic in where the server gave only its alias."""
+        alias = dict(f["props"]).get("topic-alias")
+        if alias is None:
+            if not f["topic"]:
+                raise packet.Malformed("neither topic nor alias")
+            return
+        if not 0 < alias <= self.limits.get("topic-alias-maximum", 0):
+            raise packet.Malformed(f"topic alias {alias}, outside of the Topic Alias Maximum")
+        if not f["topic"] and alias not in self.aliases:
+            raise packet.Malformed(f"topic alias {alias} stands for nothing")
+        f["topic"] = self.aliases[alias] = f["topic"] or self.aliases[alias]
+
+    def take_identifier(self, kind, pid):
+        if kind == "PUBLISH" and pid in self.open:
+            raise packet.Malformed(f"packet identifier {pid} is in use")
+        self.open.add(pid)
+        if len(self.open) > self.limits.get("receive-maximum", 65535):
+            raise packet.Malformed("more messages than the Receive Maximum")
+
+    def acknowledged(self, kind, f):
+        """The client sends something; perhaps it ends a delivery of the server."""
+        if kind in ("PUBACK", "PUBCOMP") or kind == "PUBREC" and f.get("code", 0) >= 0x80:
+            self.open.discard(f["pid"])
 
     def close(self):
         self.socket.close()
@@ -114,11 +150,16 @@ class Conversation:
         self.case, self.address = case, address
         self.scope = values.Scope(prefix)
         self.peers = {}
+        self.names = {}  # given by `either`: X -> A
 
     def peer(self, name):
+        name = self.names.get(name, name)
         if name not in self.peers:
             self.peers[name] = Peer(name, self.address, self.case.level)
         return self.peers[name]
+
+    def forget(self, peer):
+        del self.peers[peer.name]
 
     def send(self, step):
         if step.verb in ("close", "reset", "open", "shut"):
@@ -130,7 +171,7 @@ class Conversation:
             elif step.verb == "shut":
                 peer.socket.shutdown(socket.SHUT_WR)
             if step.verb in ("close", "reset"):
-                del self.peers[step.who]
+                self.forget(peer)
             return
         peer, split = self.peer(step.who), 0
         if step.verb == "hex":
@@ -139,8 +180,11 @@ class Conversation:
             fields = values.to_send(step, self.scope, peer.level)
             if step.verb == "CONNECT" and fields["level"] in (3, 4, 5):
                 peer.level = fields["level"]
+            if step.verb == "CONNECT":
+                peer.limits = dict(fields["props"])
             if step.verb == "DISCONNECT":
                 peer.accepted = False
+            peer.acknowledged(step.verb, fields)
             split = fields.get("split", 0)
             data = packet.encode(step.verb, fields, peer.level)
         else:
@@ -156,7 +200,7 @@ class Conversation:
             if not self.allowed(peer, got):
                 raise Failed(f"{step.who}: expected the end, got {show(*got)}")
         peer.close()
-        del self.peers[step.who]
+        self.forget(peer)
 
     def expect(self, steps):
         """One packet, or as many as there are in an unordered group, in whatever order."""
@@ -216,6 +260,17 @@ class Conversation:
         if (left == right) != (sign == "=="):
             raise Failed(f"${name} is {left!r}, expected {sign} {right!r}")
 
+    def either(self, taker, other, one, two):
+        """Waits until one of two connections has something to read, and names that one and the other."""
+        peers = [self.peer(one), self.peer(two)]
+        found = [peer for peer in peers if peer.data]
+        if not found:
+            ready = select.select([peer.socket for peer in peers], [], [], TIMEOUT)[0]
+            found = [peer for peer in peers if peer.socket in ready]
+        if not found:
+            raise Failed(f"neither {one} nor {two} got anything for {TIMEOUT:.0f} s")
+        self.names[taker], self.names[other] = (one, two) if found[0] is peers[0] else (two, one)
+
     def group(self, at):
         """How many steps from `at` are one unordered group."""
         steps, first, end = self.case.steps, self.case.steps[at], at + 1
@@ -230,8 +285,10 @@ class Conversation:
         if isinstance(step, tuple):
             if step[0] == "wait":
                 time.sleep(step[2])
-            else:
+            elif step[0] == "check":
                 self.check(*step[2:])
+            else:
+                self.either(*step[2:])
             return 1
         if step.way == ">":
             self.send(step)

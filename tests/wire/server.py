@@ -27,6 +27,7 @@ def free_port():
 def mosquitto_config(port, options):
     lines = ["allow_anonymous true", "persistence false", "log_dest none", f"listener {port} 127.0.0.1"]
     for name, value in options.items():
+        name = {"receive_maximum": "max_inflight_messages"}.get(name, name)  # one option for both ways there
         if name == "allow_anonymous":
             lines[0] = f"{name} {value}"
         elif name in OF_LISTENERS:
