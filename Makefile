@@ -132,7 +132,7 @@ system: test-deps ## run the system tests (TESTS='-k name' for some)
 asan: test-deps ## unit tests under the address and undefined behaviour sanitizers
 	@$(MAKE) --no-print-directory VARIANT=asan run-unit
 tsan: test-deps ## unit tests, then the threaded system tests, under the thread sanitizer
-	@$(MAKE) --no-print-directory VARIANT=tsan run-unit compile tools TESTS='services* link* log delivery*'
+	@$(MAKE) --no-print-directory VARIANT=tsan run-unit compile tools TESTS='services* link* log delivery* mailbox loop acceptor'
 	TOCSIN_BUILD=build/tsan $(PYTHON) -m pytest -q -m threads tests/system
 
 SECONDS ?= 10

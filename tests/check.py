@@ -24,7 +24,7 @@ def make(*args, **variables):
     return ["make", "--no-print-directory", "-j", JOBS, *(f"{k}={v}" for k, v in variables.items()), *args]
 
 
-THREADED = "services* link* log delivery*"  # the unit suites in which more than one thread runs
+THREADED = "services* link* log delivery* mailbox loop acceptor"  # the unit suites in which more than one thread runs
 
 # Name, commands, environment. What a stage builds, later ones use.
 STAGES = [

@@ -71,4 +71,7 @@ struct mail *mailbox_take(struct mailbox *box);
  */
 bool mailbox_sleep(struct mailbox *box);
 
+/* Wakes the taker without posting, whether it sleeps or not. Any thread. */
+void mailbox_wake(struct mailbox *box);
+
 #endif

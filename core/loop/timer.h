@@ -6,7 +6,7 @@
  * its timers belong to one thread.
  *
  * A timer never ends early, and at most TIMER_TICK_MS late, plus what its owner is late with
- * timer_wheel_advance(). Spans have no limit short of 140,000 years.
+ * timer_wheel_advance(). Spans have no limit that matters (2 million years).
  *
  * Timers carry no function: they have a kind, and the wheel knows one function for each kind. The function
  * finds what the timer is part of by CONTAINER_OF().
@@ -39,8 +39,7 @@ struct timer_wheel;
 typedef void timer_ended(struct timer_wheel *wheel, struct timer *timer);
 
 struct timer_wheel {
-    uint64_t now; /* ticks; all timers due by then have ended */
-    size_t running;
+    uint64_t now;                    /* ticks; all timers due by then have ended */
     uint64_t occupied[TIMER_LEVELS]; /* a bit for each slot that is not empty */
     struct timer *slots[TIMER_LEVELS][64];
     timer_ended *ended[TIMER_KINDS];
@@ -77,7 +76,7 @@ static inline int64_t timer_due_ms(const struct timer *timer)
 int64_t timer_wheel_next(const struct timer_wheel *wheel);
 
 /* Ends the timers that are due by `now_ms`, in the order of their ticks. A time before that of the last call
- * does nothing. */
+ * does nothing. Not to be called by what it calls. */
 void timer_wheel_advance(struct timer_wheel *wheel, int64_t now_ms);
 
 #endif
