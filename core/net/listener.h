@@ -14,6 +14,7 @@
 #define TOCSIN_NET_LISTENER_H
 
 #include "base/buf.h"
+#include "base/log.h"
 #include "loop/loop.h"
 
 #include <stdatomic.h>
@@ -32,7 +33,7 @@ struct listener_options {
     unsigned unix_mode;    /* of the socket file, such as 0660; 0: as umask has it */
 
     const char *bind;      /* address or host name; NULL or "" for all addresses */
-    const char *interface; /* only the addresses that this one has now; NULL or "" for all */
+    const char *interface; /* instead: the addresses that this one has now; NULL or "" for all */
     enum listener_domain domain;
     uint16_t port; /* 0: a free one, see listener_port() */
     bool nodelay;  /* TCP_NODELAY on its connections */
@@ -61,7 +62,7 @@ struct listener {
 };
 
 /*
- * Opens a listener. Returns 0; or a negative errno value, with a sentence for people in `why` that names the
+ * Opens a listener. Returns 0; or a negative errno value, with a sentence for people in `why` (which is emptied first) that names the
  * address and says what to do. `*out` is NULL then. A socket file that is in the way is replaced if nobody
  * answers on it.
  */
@@ -99,6 +100,8 @@ struct acceptor {
     /* Private. */
     struct timer pause;
     struct acceptor_socket *sockets;
+    struct log_trouble trouble;
+    int64_t failed_ms;
 };
 
 /* Starts to accept. Returns 0 or a negative errno value. */
