@@ -174,6 +174,13 @@ bench-broker: test-deps ## measure the broker against mosquitto (LONG=1: for a q
 	@$(MAKE) --no-print-directory compile $(BENCHES)
 	$(PYTHON) tests/bench/broker.py $(if $(LONG),--long)
 
+MINUTES ?= 3
+.PHONY: soak
+soak: test-deps ## let 10,000 clients come and go for MINUTES=n, with one worker and with two
+	@$(MAKE) --no-print-directory compile
+	$(PYTHON) tests/bench/soak.py --minutes $(MINUTES) --workers 1
+	$(PYTHON) tests/bench/soak.py --minutes $(MINUTES) --workers 2
+
 .PHONY: format format-check tidy
 format: ## rewrite the C sources with clang-format
 	clang-format -i $(SOURCES)
