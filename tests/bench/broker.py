@@ -30,7 +30,8 @@ BUILD = ROOT / os.environ.get("TOCSIN_BUILD", "build/release")
 LOAD = BUILD / "bench/mqttload"
 
 # What both brokers are told, by the names that both know: nothing is dropped, nothing written, no waiting for more.
-OPTIONS = {"max_inflight_messages": 1000, "max_queued_messages": 0, "set_tcp_nodelay": "true"}
+OPTIONS = {"max_inflight_messages": 1000, "max_queued_messages": 0, "set_tcp_nodelay": "true",
+           "connection_messages": "false"}
 
 # Outstanding deliveries at QoS 0, where no acknowledgement holds a publisher back; the same for every broker.
 CAP = ["--cap", "20000"]
@@ -260,13 +261,13 @@ def must_text(row):
     return f"{row.must}" if not row.ratio else "2/3" if row.must == 1.5 else f"1/{row.must}"
 
 
-def print_row(row, results, kinds):
+def print_row(row, results, kinds, able):
     mosquitto = median_of(row, results["mosquitto"]) if "mosquitto" in results else None
     cells = [row.title, row.unit, must_text(row)]
     for kind in kinds:
         ours = median_of(row, results[kind])
-        cell = "" if ours is None else f"{ours:,.{row.digits + (1 if ours < 1 else 0)}f}"
-        if kind != "mosquitto" and cell:
+        cell = ("failed" if kind in able and not results[kind] else "") if ours is None else f"{ours:,.{row.digits + (1 if ours < 1 else 0)}f}"
+        if kind != "mosquitto" and ours is not None:
             cell += f" ({ratio_of(row, ours, mosquitto)})" if mosquitto else ""
             cell += verdict(row, ours, mosquitto) if kind.startswith("tocsin") else ""
         cells.append(cell)
@@ -307,12 +308,15 @@ def main():
             able = [k for k in kinds if k != "relay" or rows[0].relay]
             results = run_row(rows[0], able, Path(folder), args)
             everything[rows[0].key] = results
+            good = {kind: [] for kind in kinds}
             for kind, runs in results.items():
                 for run in runs:
                     if text := trouble(rows[0], run):
                         troubles.append(f"{rows[0].title}: {kind}: {text}")
+                    else:
+                        good[kind].append(run)
             for row in rows:
-                print_row(row, results | {k: [] for k in kinds if k not in able}, kinds)
+                print_row(row, good, kinds, able)
     print("\n" + ("\n".join(troubles) if troubles else "No message lost, doubled or out of order in any run."))
     print(f"{time.monotonic() - began:.0f} s")
     out = ROOT / "build/bench"
