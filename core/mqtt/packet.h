@@ -93,6 +93,7 @@ struct mqtt_subscribe {
     size_t count; /* filters, at least one */
     struct mqtt_properties properties;
     struct mqtt_slice list; /* for mqtt_subscribe_next() and mqtt_unsubscribe_next() */
+    enum mqtt_level level;
 };
 
 enum mqtt_retain_handling {

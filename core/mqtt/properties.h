@@ -28,32 +28,6 @@ struct mqtt_slice {
     size_t len;
 };
 
-/* Control packet types, by their number in the fixed header. */
-enum mqtt_type {
-    MQTT_WILL = 0, /* none, but a place of properties */
-    MQTT_CONNECT = 1,
-    MQTT_CONNACK = 2,
-    MQTT_PUBLISH = 3,
-    MQTT_PUBACK = 4,
-    MQTT_PUBREC = 5,
-    MQTT_PUBREL = 6,
-    MQTT_PUBCOMP = 7,
-    MQTT_SUBSCRIBE = 8,
-    MQTT_SUBACK = 9,
-    MQTT_UNSUBSCRIBE = 10,
-    MQTT_UNSUBACK = 11,
-    MQTT_PINGREQ = 12,
-    MQTT_PINGRESP = 13,
-    MQTT_DISCONNECT = 14,
-    MQTT_AUTH = 15,
-};
-
-/* Some rules depend on who has sent the packet. */
-enum mqtt_sender {
-    MQTT_FROM_CLIENT,
-    MQTT_FROM_SERVER,
-};
-
 /* ---- Variable Byte Integer (1.5.5) --------------------------------------------------------------- */
 
 #define MQTT_VARINT_MAX 268435455u

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 
 /*
- * Reason codes, by the names that MQTT 5.0 section 2.4 gives them. Below 0x80 it went well. Readers of
+ * Versions, packet types, and reason codes by the names that MQTT 5.0 section 2.4 gives them. Below 0x80 it went well. Readers of
  * packets return one too: MQTT_SUCCESS, or what to answer to such a packet. Any thread.
  */
 
@@ -16,6 +16,32 @@ enum mqtt_level {
     MQTT_3_1 = 3,
     MQTT_3_1_1 = 4,
     MQTT_5_0 = 5,
+};
+
+/* Control packet types, by their number in the fixed header. */
+enum mqtt_type {
+    MQTT_WILL = 0, /* none, but a place of properties */
+    MQTT_CONNECT = 1,
+    MQTT_CONNACK = 2,
+    MQTT_PUBLISH = 3,
+    MQTT_PUBACK = 4,
+    MQTT_PUBREC = 5,
+    MQTT_PUBREL = 6,
+    MQTT_PUBCOMP = 7,
+    MQTT_SUBSCRIBE = 8,
+    MQTT_SUBACK = 9,
+    MQTT_UNSUBSCRIBE = 10,
+    MQTT_UNSUBACK = 11,
+    MQTT_PINGREQ = 12,
+    MQTT_PINGRESP = 13,
+    MQTT_DISCONNECT = 14,
+    MQTT_AUTH = 15,
+};
+
+/* Some rules depend on who has sent the packet. */
+enum mqtt_sender {
+    MQTT_FROM_CLIENT,
+    MQTT_FROM_SERVER,
 };
 
 enum mqtt_reason {
@@ -69,6 +95,10 @@ enum mqtt_reason {
 /* The specification's name in lower case, as "malformed packet"; "unknown reason" for what is none.
  * 0x00 is "success". */
 const char *mqtt_reason_name(enum mqtt_reason reason);
+
+/* Whether a packet of that type may say so (the table of section 2.4; for DISCONNECT and AUTH also who
+ * sends it, 3.14.2.1 and 3.15.2.1). */
+bool mqtt_reason_allowed(enum mqtt_reason reason, enum mqtt_type type, enum mqtt_sender sender);
 
 /* The CONNACK return code of 3.1 and 3.1.1 (0 to 5) that says the same; -1 if there is none, and the
  * connection is closed without a CONNACK. */
