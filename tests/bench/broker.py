@@ -193,6 +193,26 @@ def measure(row, broker, seconds, size):
     return result
 
 
+@contextlib.contextmanager
+def profiled(row, broker):
+    """Profiles a broker with perf, and prints the functions that take more than one in a hundred of its time."""
+    data = ROOT / f"build/bench/{row.key}-{broker.kind}.perf"
+    data.parent.mkdir(parents=True, exist_ok=True)
+    perf = subprocess.Popen(["perf", "record", "-q", "-e", "cpu-clock", "-F", "2999", "-g", "-o", data,
+                             "-p", str(broker.process.pid)], stderr=subprocess.DEVNULL)
+    try:
+        time.sleep(0.3)  # perf does not say when it has begun
+        yield
+    finally:
+        perf.send_signal(signal.SIGINT)
+        perf.wait()
+    report = subprocess.run(["perf", "report", "-i", data, "--no-children", "--stdio", "-g", "none",
+                             "--percent-limit", "1", "--sort", "dso,symbol"], stdout=subprocess.PIPE,
+                            stderr=subprocess.DEVNULL, text=True).stdout
+    print(f"\n{row.title}, {broker.kind}")
+    print("\n".join(line for line in report.splitlines() if line.strip() and not line.startswith("#")), flush=True)
+
+
 def trouble(row, result):
     """What makes a run's figures worthless, or an empty string."""
     if "error" in result:
@@ -225,8 +245,10 @@ def run_row(row, kinds, folder, args):
                 if running[kind].process.poll() is not None:
                     results[kind].append({"error": "the broker has ended"})
                     continue
+                profile = args.profile and kind != "relay" and row.key != "start"
                 try:
-                    results[kind].append(measure(row, running[kind], seconds, size))
+                    with profiled(row, running[kind]) if profile else contextlib.nullcontext():
+                        results[kind].append(measure(row, running[kind], seconds, size))
                 except RuntimeError as error:
                     results[kind].append({"error": str(error)})
                 if row.fresh:
@@ -292,6 +314,7 @@ def main():
     parser.add_argument("--brokers", default="mosquitto,tocsin-1,tocsin-2,relay", help="of mosquitto, tocsin-N, relay")
     parser.add_argument("--repeats", type=int, help="runs of each")
     parser.add_argument("--seconds", type=float, help="length of a run")
+    parser.add_argument("--profile", action="store_true", help="with perf; the figures are then those of a slower run")
     args = parser.parse_args()
     kinds = args.brokers.split(",")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

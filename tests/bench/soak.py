@@ -534,11 +534,12 @@ def start_broker(options, folder, port):
     conf = folder / "broker.conf"
     if options.broker == "mosquitto":
         conf.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\nlog_dest none\n"
-                        "max_queued_messages 0\nsys_interval 1\n")
+                        "max_queued_messages 0\nsys_interval 1\nconnection_messages false\n")
         command = ["mosquitto", "-c", conf]
     else:
         conf.write_text(f'broker = {{ listeners = ( {{ port = {port}; bind = "127.0.0.1"; }} );\n'
-                        f"  workers = {options.workers}; max_queued_messages = 0; sys_interval = 1; }};\n")
+                        f"  workers = {options.workers}; max_queued_messages = 0; sys_interval = "1s"; "
+                        "connection_messages = false; };\n")
         command = [BUILD / "tocsin", "run", "-c", conf]
     log = open(folder / "broker.log", "wb")
     process = subprocess.Popen(command, stdout=log, stderr=log)
