@@ -59,7 +59,7 @@ void retained_cursor_release(struct retained_cursor *cursor);
 
 /*
  * Goes on with a walk: looks at up to `max` topics (at least 1; matching or not, so this bounds the time) and
- * calls `visit` with each publication that matches and has not expired at `now`. `visit` takes a reference
+ * calls `visit` with each publication that matches and has not expired (`expires` <= `now`). `visit` takes a reference
  * if it keeps the publication; it returns false to stop before this one (no room now), which is then the
  * first of the next call. Expired ones that were met are dropped. Filters that start with a wildcard do not
  * match topics that start with '$' [MQTT-4.7.2-1].
