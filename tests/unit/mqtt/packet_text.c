@@ -4,8 +4,6 @@
 
 #include <stdlib.h>
 
-#define MANY 1024 /* most filters that are written again */
-
 static void add_bytes(struct buf *out, const char *label, const void *data, size_t len)
 {
     buf_add_str(out, label);
@@ -302,20 +300,26 @@ static size_t ack_again(const struct any_packet *in, uint8_t *out, size_t room)
 
 static size_t subscribe_again(const struct any_packet *in, uint8_t *out, size_t room)
 {
-    static struct mqtt_subscription list[MANY];
+    bool options = mqtt_packet_type(in->first) == MQTT_SUBSCRIBE;
     struct mqtt_subscribe p;
-    size_t at = 0, count = 0;
-    if (mqtt_packet_type(in->first) == MQTT_SUBSCRIBE) {
+    if (options)
         mqtt_read_subscribe(in->body, in->len, in->level, &p);
-        while (count < MANY && mqtt_subscribe_next(&p, &at, &list[count]))
-            count++;
-        return mqtt_write_subscribe(out, room, in->level, p.packet_id, list, count,
-                                    p.properties.raw);
-    }
-    mqtt_read_unsubscribe(in->body, in->len, in->level, &p);
-    while (count < MANY && mqtt_unsubscribe_next(&p, &at, &list[count]))
-        count++;
-    return mqtt_write_unsubscribe(out, room, in->level, p.packet_id, list, count, p.properties.raw);
+    else
+        mqtt_read_unsubscribe(in->body, in->len, in->level, &p);
+    struct mqtt_subscription *list = calloc(p.count, sizeof(*list));
+    if (!list)
+        abort();
+    size_t at = 0;
+    for (size_t i = 0; i < p.count; i++)
+        if (!(options ? mqtt_subscribe_next(&p, &at, &list[i])
+                      : mqtt_unsubscribe_next(&p, &at, &list[i])))
+            abort();
+    size_t len = options ? mqtt_write_subscribe(out, room, in->level, p.packet_id, list, p.count,
+                                                p.properties.raw)
+                         : mqtt_write_unsubscribe(out, room, in->level, p.packet_id, list, p.count,
+                                                  p.properties.raw);
+    free(list);
+    return len;
 }
 
 static size_t suback_again(const struct any_packet *in, uint8_t *out, size_t room)
