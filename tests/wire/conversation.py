@@ -32,9 +32,9 @@ def show(kind, f):
 class Peer:
     """One connection of a case: "A"."""
 
-    def __init__(self, name, address, level):
-        self.name, self.level = name, level
-        self.socket = socket.create_connection(address, TIMEOUT)
+    def __init__(self, name, address, level, timeout):
+        self.name, self.level, self.timeout = name, level, timeout
+        self.socket = socket.create_connection(address, timeout)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.data, self.ended = b"", False
         self.optional = []        # what `A<opt` lines allow until the next expectation is met
@@ -59,7 +59,7 @@ class Peer:
         except ConnectionResetError:
             more = b""
         except TimeoutError:
-            raise Failed(f"{self.name}: nothing came for {TIMEOUT:.0f} s" + (f" after {self.data!r}" if self.data else "")) from None
+            raise Failed(f"{self.name}: nothing came for {self.timeout:.0f} s" + (f" after {self.data!r}" if self.data else "")) from None
         self.data += more
         self.ended = self.ended or not more
         return bool(more)
@@ -79,7 +79,7 @@ class Peer:
 
     def receive(self):
         """(kind, fields) of the next packet, None when the server has closed."""
-        deadline = time.monotonic() + TIMEOUT
+        deadline = time.monotonic() + self.timeout
         while True:
             head = self.header()
             if head and len(self.data) >= sum(head):
@@ -131,7 +131,7 @@ class Peer:
 
     def shut(self):
         """Ends without DISCONNECT, and waits until the server has noticed."""
-        deadline = time.monotonic() + TIMEOUT
+        deadline = time.monotonic() + self.timeout
         try:
             self.socket.shutdown(socket.SHUT_WR)
         except OSError:
@@ -146,8 +146,8 @@ class Peer:
 
 
 class Conversation:
-    def __init__(self, case, address, prefix):
-        self.case, self.address = case, address
+    def __init__(self, case, address, prefix, timeout=TIMEOUT):
+        self.case, self.address, self.timeout = case, address, timeout
         self.scope = values.Scope(prefix)
         self.peers = {}
         self.names = {}  # given by `either`: X -> A
@@ -155,7 +155,7 @@ class Conversation:
     def peer(self, name):
         name = self.names.get(name, name)
         if name not in self.peers:
-            self.peers[name] = Peer(name, self.address, self.case.level)
+            self.peers[name] = Peer(name, self.address, self.case.level, self.timeout)
         return self.peers[name]
 
     def forget(self, peer):
