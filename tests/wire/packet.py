@@ -163,6 +163,8 @@ def encode(kind, f, version):
         flags, body = 0, b""
     body += f.get("tail", b"")
     length = f["rl-bytes"] if "rl-bytes" in f else varint(f.get("rl", len(body)))
+    if f.get("padded"):
+        length = bytes(len(body) >> 7 * i & 0x7f | (0x80 if i < 3 else 0) for i in range(4))
     data = bytes([TYPES[kind] << 4 | f.get("flags", flags)]) + length + body
     return data[:len(data) - f["cut"]] if f.get("cut") else data
 

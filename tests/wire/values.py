@@ -151,6 +151,8 @@ def to_send(step, scope, level):
         check_field(kind, key, True)
         if key == "rl" and text.startswith("hex:"):
             key, value = "rl-bytes", scope.bytes(text)
+        elif key == "rl" and text == "padded":
+            key, value = "padded", True
         elif key in NUMBERS:
             value = scope.number(text, code_names(kind, level) if key == "code" else {})
         elif key == "codes":
