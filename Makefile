@@ -128,6 +128,12 @@ system: test-deps ## run the system tests (TESTS='-k name' for some)
 	@$(MAKE) --no-print-directory compile tools
 	$(PYTHON) -m pytest -q tests/system $(TESTS)
 
+BROKER ?= tocsin
+.PHONY: wire
+wire: test-deps ## play the wire conversations (BROKER=mosquitto or HOST:PORT for another broker, TESTS='pattern' for some)
+	@$(MAKE) --no-print-directory compile
+	TOCSIN_BUILD=$(B) $(PYTHON) tests/wire/runner.py --broker $(BROKER) $(TESTS)
+
 .PHONY: asan tsan
 asan: test-deps ## unit tests under the address and undefined behaviour sanitizers
 	@$(MAKE) --no-print-directory VARIANT=asan run-unit

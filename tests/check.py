@@ -19,6 +19,8 @@ LOGS = ROOT / "build" / "check"
 JOBS = str(os.cpu_count() or 2)
 PYTEST = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/system"]
 
+WIRE = [sys.executable, "tests/wire/runner.py"]
+
 
 def make(*args, **variables):
     return ["make", "--no-print-directory", "-j", JOBS, *(f"{k}={v}" for k, v in variables.items()), *args]
@@ -36,6 +38,8 @@ STAGES = [
     ("fuzz-corpora", [make("fuzz-replay")], {}),
     ("tidy", [make("tidy")], {}),
     ("system", [PYTEST], {}),
+    # The conversations are data, and Mosquitto shows that they are right.
+    ("wire-data", [WIRE + ["--broker", "mosquitto"]], {}),
     ("system-asan", [make("compile", "tools", VARIANT="asan"), PYTEST + ["-m", "threads or memory"]],
      {"TOCSIN_BUILD": "build/asan"}),
     ("system-tsan", [make("compile", "tools", VARIANT="tsan"), PYTEST + ["-m", "threads"]],
@@ -80,6 +84,8 @@ def run_stage(name, commands, environment):
     word = "ok" if failed == 0 else "FAILED"
     print(f"{name:14} {word:7} {passed:5} passed {failed:3} failed {skipped:3} skipped "
           f"{time.monotonic() - start:6.0f} s", flush=True)
+    for line in re.findall(r"^MQTT [\d.]+: .* statements tested .*", output, re.M):
+        print(f"{'':14} {line}")
     if failed:
         print("\n".join(output.splitlines()[-200:]), flush=True)
     return passed, failed, skipped
