@@ -85,6 +85,7 @@ def coverage(table, statements, all_cases):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--broker", default="tocsin")
+    parser.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="for every broker that is started")
     parser.add_argument("-v", action="store_true", help="name each case")
     parser.add_argument("--jobs", type=int, default=16, help="conversations at a time")
     parser.add_argument("--write-lists", action="store_true", help="bring the lists of statements up to date, play nothing")
@@ -103,7 +104,8 @@ def main():
     errors = [] if args.patterns else [e for table in lists for e in data.statement_errors(
         table, lists[table], [c for c in all_cases if c.table() == table])]
     todo = chosen(all_cases, args.patterns)
-    groups = {case.key(): Group(args.broker, case.options) for case in todo}
+    always = dict(option.split("=", 1) for option in args.option)
+    groups = {case.key(): Group(args.broker, always | case.options) for case in todo}
     run = f"w{os.getpid() % 46656:x}"
     # Those that wait come first, so that the others run meanwhile.
     order = sorted(todo, key=lambda c: not any(isinstance(s, tuple) and s[0] == "wait" for s in c.steps))
