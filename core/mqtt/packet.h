@@ -25,12 +25,22 @@
 
 /* ---- Fixed header (2.1) -------------------------------------------------------------------------- */
 
+int mqtt_packet_length_long(const uint8_t *data, size_t len, size_t *header_len, size_t *remaining);
+
 /*
  * Reads the fixed header at `data`. Returns 1 and sets `*header_len` (bytes of the fixed header) and
  * `*remaining` (bytes of the body, which need not be there yet); 0 if more bytes are needed; -EBADMSG if
  * Remaining Length is longer than four bytes: malformed. One that could be shorter is accepted.
  */
-int mqtt_packet_length(const uint8_t *data, size_t len, size_t *header_len, size_t *remaining);
+static inline int mqtt_packet_length(const uint8_t *data, size_t len, size_t *header_len,
+                                     size_t *remaining)
+{
+    if (len < 2 || data[1] >= 128)
+        return mqtt_packet_length_long(data, len, header_len, remaining);
+    *header_len = 2;
+    *remaining = data[1];
+    return 1;
+}
 
 static inline enum mqtt_type mqtt_packet_type(uint8_t first)
 {

@@ -9,15 +9,10 @@
 
 /* ---- Fixed header -------------------------------------------------------------------------------- */
 
-int mqtt_packet_length(const uint8_t *data, size_t len, size_t *header_len, size_t *remaining)
+int mqtt_packet_length_long(const uint8_t *data, size_t len, size_t *header_len, size_t *remaining)
 {
     *header_len = 0;
     *remaining = 0;
-    if (len >= 2 && data[1] < 128) {
-        *header_len = 2;
-        *remaining = data[1];
-        return 1;
-    }
     size_t value = 0;
     for (size_t i = 1; i < MQTT_HEADER_MAX; i++) {
         if (i >= len)

@@ -11,6 +11,9 @@
 #include "mqtt/properties.h"
 
 #include <string.h>
+#ifdef __SSE2__
+#    include <emmintrin.h>
+#endif
 
 #define MQTT_STRING_MAX 65535u
 
@@ -26,9 +29,31 @@ static inline uint64_t wire_odd_bytes(uint64_t word)
     return (((word - WIRE_ONES) & ~word) | ((wild - WIRE_ONES) & ~wild) | word) & WIRE_HIGHS;
 }
 
+#ifdef __SSE2__
+/* The same for at least 16 bytes. */
+static inline bool wire_text_is_plain_16(const uint8_t *text, size_t len)
+{
+    const __m128i hash = _mm_set1_epi8('#'), mask = _mm_set1_epi8(~0x08);
+    __m128i odd = _mm_setzero_si128();
+    for (size_t i = 0;; i += sizeof(odd)) {
+        bool last = i + sizeof(odd) >= len;
+        __m128i word = _mm_loadu_si128((const void *)(text + (last ? len - sizeof(odd) : i)));
+        odd = _mm_or_si128(odd, word);
+        odd = _mm_or_si128(odd, _mm_cmpeq_epi8(word, _mm_setzero_si128()));
+        odd = _mm_or_si128(odd, _mm_cmpeq_epi8(_mm_and_si128(word, mask), hash));
+        if (last)
+            return _mm_movemask_epi8(odd) == 0;
+    }
+}
+#endif
+
 /* Whether all is ASCII without NUL, '+' and '#': true of nearly all topics. */
 static inline bool wire_text_is_plain(const uint8_t *text, size_t len)
 {
+#ifdef __SSE2__
+    if (len >= sizeof(__m128i))
+        return wire_text_is_plain_16(text, len);
+#endif
     uint64_t word, odd = 0;
     if (len >= sizeof(word)) {
         for (size_t i = 0; i < len - sizeof(word); i += sizeof(word)) {

@@ -89,7 +89,7 @@ def run(messages, qos, others=0, rate=0, latency=False):
 def main():
     print("engine alone: ns a message, CPU")
     subprocess.run([BUILD / "bench/engine"], check=True)
-    for name in ("values", "script", "delivery"):
+    for name in ("values", "script", "delivery", "packets"):
         if (BUILD / "bench" / name).exists():
             print(f"\n{name}: ns an operation")
             subprocess.run([BUILD / "bench" / name], check=True)
