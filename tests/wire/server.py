@@ -15,7 +15,9 @@ ROOT = Path(__file__).resolve().parents[2]
 START = 30.0  # seconds until it has to listen; never a measure of speed
 
 # What Mosquitto takes below a `listener`, and this program's listener groups too.
-OF_LISTENERS = ("max_connections", "max_qos", "max_topic_alias", "mount_point", "use_username_as_clientid")
+OF_LISTENERS = ("max_connections", "max_qos", "max_topic_alias", "mount_point")
+NOT_MOSQUITTOS = ("connect_timeout", "max_topic_levels", "workers")
+IN_SECONDS = ("connect_timeout", "sys_interval", "persistent_client_expiration")
 
 
 def free_port():
@@ -34,16 +36,18 @@ def mosquitto_config(port, options):
     lines = ["allow_anonymous true", "persistence false", "log_dest none", f"listener {port} 127.0.0.1"]
     for name, value in options.items():
         name = {"receive_maximum": "max_inflight_messages"}.get(name, name)  # one option for both ways there
-        if name == "allow_anonymous":
-            lines[0] = f"{name} {value}"
-        elif name in OF_LISTENERS:
+        if name in NOT_MOSQUITTOS:
+            continue
+        if name in OF_LISTENERS:
             lines.append(f"{name} {value}")
         else:
             lines.insert(0, f"{name} {value}")
     return "\n".join(lines) + "\n"
 
 
-def tocsin_value(text):
+def tocsin_value(name, text):
+    if name in IN_SECONDS and text.isdigit():
+        text += "s"
     if text in ("true", "false") or text.lstrip("-").isdigit():
         return text
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
@@ -51,7 +55,7 @@ def tocsin_value(text):
 
 def tocsin_config(port, options):
     def rows(names):
-        return "".join(f" {name} = {tocsin_value(options[name])};" for name in names)
+        return "".join(f" {name} = {tocsin_value(name, options[name])};" for name in names)
 
     listener = rows(name for name in options if name in OF_LISTENERS)
     return f'broker = {{ listeners = ( {{ port = {port}; bind = "127.0.0.1";{listener} }} );' \
