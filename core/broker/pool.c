@@ -1,17 +1,17 @@
 /* SPDX-License-Identifier: MIT */
 
 /*
- * Chunks come from the system directly, so that they go back to it when they are empty, whatever else malloc
- * has put around them. An object too large for a chunk has one to itself.
+ * Objects of one size share chunks; one that is too large for that has a chunk to itself.
  */
 
 #include "broker/pool.h"
+
+#include "broker/pages.h"
 
 #include <assert.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #ifdef __SANITIZE_ADDRESS__
 #    include <sanitizer/asan_interface.h>
@@ -61,26 +61,6 @@ static unsigned class_units(unsigned class)
     return base + base / 4 * (beyond % 4 + 1);
 }
 
-static void *memory_get(size_t length)
-{
-#ifdef __SANITIZE_ADDRESS__
-    return malloc(length); /* for its red zones, and so that leaks are found */
-#else
-    void *memory = mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    return memory == MAP_FAILED ? NULL : memory;
-#endif
-}
-
-static void memory_put(void *memory, size_t length)
-{
-#ifdef __SANITIZE_ADDRESS__
-    ASAN_UNPOISON_MEMORY_REGION(memory, length);
-    free(memory);
-#else
-    munmap(memory, length);
-#endif
-}
-
 static bool number_get(struct pool *pool, uint32_t *number)
 {
     uint32_t n = pool->free_number;
@@ -106,7 +86,7 @@ static struct pool_chunk *chunk_new(struct pool *pool, unsigned class, size_t le
     uint32_t number;
     if (!number_get(pool, &number))
         return NULL;
-    struct pool_chunk *chunk = memory_get(length);
+    struct pool_chunk *chunk = pages_alloc(length);
     if (!chunk)
         return NULL;
     *chunk = (struct pool_chunk){
@@ -131,7 +111,8 @@ static void chunk_free(struct pool *pool, struct pool_chunk *chunk)
     if (number < pool->free_number)
         pool->free_number = number;
     pool->bytes -= chunk->length;
-    memory_put(chunk, chunk->length);
+    ASAN_UNPOISON_MEMORY_REGION(chunk, chunk->length);
+    pages_free(chunk, chunk->length);
 }
 
 static void list_add(struct pool *pool, struct pool_chunk *chunk)

@@ -3,11 +3,11 @@
 #include "broker/ref_table.h"
 
 #include "base/map.h"
+#include "broker/pages.h"
 
 #include <assert.h>
 #include <errno.h>
 #include <pthread.h>
-#include <stdlib.h>
 
 #define XXH_INLINE_ALL
 #include <xxhash.h>
@@ -31,54 +31,65 @@ uint32_t ref_table_hash(const void *key, size_t len, uint64_t context)
 
 void ref_table_release(struct ref_table *table)
 {
-    free(table->places);
+    pages_free(table->places, ref_table_bytes(table));
     *table = (struct ref_table){ 0 };
 }
 
-static void put(struct ref_place *places, uint32_t mask, struct ref_place place)
+static uint32_t next_place(const struct ref_table *table, uint32_t at)
 {
-    uint32_t at = place.hash & mask;
-    while (places[at].ref)
-        at = (at + 1) & mask;
-    places[at] = place;
+    return at + 1 < table->capacity ? at + 1 : 0;
+}
+
+/* How far a place is behind the one where its hash belongs. */
+static uint32_t distance(const struct ref_table *table, uint32_t from, uint32_t to)
+{
+    return to >= from ? to - from : to + table->capacity - from;
+}
+
+static void put(struct ref_table *table, struct ref_place place)
+{
+    uint32_t at = ref_table_home(table, place.hash);
+    while (table->places[at].ref)
+        at = next_place(table, at);
+    table->places[at] = place;
 }
 
 static int resize(struct ref_table *table, uint32_t capacity)
 {
-    struct ref_place *places = calloc(capacity, sizeof *places);
-    if (!places)
+    struct ref_table sized = { .count = table->count, .capacity = capacity };
+    sized.places = pages_alloc(ref_table_bytes(&sized));
+    if (!sized.places)
         return -ENOMEM;
-    for (uint32_t i = 0; table->places && i <= table->mask; i++)
+    for (uint32_t i = 0; i < table->capacity; i++)
         if (table->places[i].ref)
-            put(places, capacity - 1, table->places[i]);
-    free(table->places);
-    table->places = places;
-    table->mask = capacity - 1;
+            put(&sized, table->places[i]);
+    pages_free(table->places, ref_table_bytes(table));
+    *table = sized;
     return 0;
 }
 
 int ref_table_reserve(struct ref_table *table)
 {
-    if (!table->places)
-        return resize(table, SMALLEST);
-    const uint64_t capacity = (uint64_t)table->mask + 1;
-    if (((uint64_t)table->count + 1) * 16 <= capacity * 13)
+    const uint32_t capacity = table->capacity;
+    if (((uint64_t)table->count + 1) * 16 <= (uint64_t)capacity * 13)
         return 0;
-    return capacity * 2 > UINT32_MAX ? -ENOMEM : resize(table, (uint32_t)capacity * 2);
+    if (capacity > UINT32_MAX / 2)
+        return -ENOMEM;
+    return resize(table, capacity ? capacity + capacity / 4 : SMALLEST);
 }
 
 void ref_table_add(struct ref_table *table, uint32_t hash, uint32_t ref)
 {
-    put(table->places, table->mask, (struct ref_place){ hash, ref });
+    put(table, (struct ref_place){ hash, ref });
     table->count++;
 }
 
 static uint32_t place_of(const struct ref_table *table, uint32_t hash, uint32_t ref)
 {
-    uint32_t at = hash & table->mask;
+    uint32_t at = ref_table_home(table, hash);
     while (table->places[at].ref != ref) {
         assert(table->places[at].ref);
-        at = (at + 1) & table->mask;
+        at = next_place(table, at);
     }
     return at;
 }
@@ -87,10 +98,9 @@ void ref_table_remove(struct ref_table *table, uint32_t hash, uint32_t ref)
 {
     /* Close the gap: move back each follower that a search would otherwise miss. */
     struct ref_place *places = table->places;
-    const uint32_t mask = table->mask;
     uint32_t gap = place_of(table, hash, ref);
-    for (uint32_t i = (gap + 1) & mask; places[i].ref; i = (i + 1) & mask) {
-        if (((i - places[i].hash) & mask) >= ((i - gap) & mask)) {
+    for (uint32_t i = next_place(table, gap); places[i].ref; i = next_place(table, i)) {
+        if (distance(table, ref_table_home(table, places[i].hash), i) >= distance(table, gap, i)) {
             places[gap] = places[i];
             gap = i;
         }
@@ -99,8 +109,8 @@ void ref_table_remove(struct ref_table *table, uint32_t hash, uint32_t ref)
     table->count--;
 
     /* Memory goes back, if there is some for the smaller table; otherwise next time. */
-    if (mask >= SMALLEST && table->count < mask / 8)
-        resize(table, (mask + 1) / 4);
+    if (table->capacity > 2 * SMALLEST && table->count < table->capacity / 4)
+        resize(table, table->capacity / 2);
 }
 
 void ref_table_replace(struct ref_table *table, uint32_t hash, uint32_t ref, uint32_t by)
@@ -110,5 +120,5 @@ void ref_table_replace(struct ref_table *table, uint32_t hash, uint32_t ref, uin
 
 size_t ref_table_bytes(const struct ref_table *table)
 {
-    return table->places ? ((size_t)table->mask + 1) * sizeof *table->places : 0;
+    return table->capacity * sizeof *table->places;
 }

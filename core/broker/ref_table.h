@@ -27,7 +27,7 @@ struct ref_place {
 struct ref_table {
     struct ref_place *places; /* open addressing; 13 of 16 at most are in use */
     uint32_t count;
-    uint32_t mask; /* capacity - 1; capacity is a power of two */
+    uint32_t capacity;
 };
 
 /* A table that is all zero is empty and ready for use. */
@@ -54,9 +54,16 @@ struct ref_probe {
     uint32_t at;
 };
 
+/* Where a hash belongs: places are in the order of hashes, so any capacity will do, and a table that grows by a
+ * quarter is copied from one end to the other. */
+static inline uint32_t ref_table_home(const struct ref_table *table, uint32_t hash)
+{
+    return (uint32_t)((uint64_t)hash * table->capacity >> 32);
+}
+
 static inline struct ref_probe ref_table_probe(const struct ref_table *table, uint32_t hash)
 {
-    return (struct ref_probe){ hash, hash & table->mask };
+    return (struct ref_probe){ hash, ref_table_home(table, hash) };
 }
 
 /* The next reference that may be the one, or 0 when there are no more. */
@@ -66,7 +73,8 @@ static inline uint32_t ref_probe_next(const struct ref_table *table, struct ref_
         return 0;
     for (;;) {
         const struct ref_place *place = &table->places[probe->at];
-        probe->at = (probe->at + 1) & table->mask;
+        if (++probe->at == table->capacity)
+            probe->at = 0;
         if (!place->ref || place->hash == probe->hash)
             return place->ref;
     }
