@@ -12,11 +12,14 @@
 #include <string.h>
 
 #define LINE_WIDTH   80
+#define HELP_COLUMN  26    /* where the help of an option begins */
+#define HELP_WIDTH   100   /* columns of a line of it */
 #define FIRST_OPTION 256   /* what getopt_long() returns for the first option of a table */
 #define HELP_OPTION  65536 /* ... and for --help */
 
 const struct cli_command *const cli_commands[] = {
-    &cli_run, &cli_check, &cli_explain, &cli_send, &cli_plugins, &cli_help, &cli_version, NULL,
+    &cli_run, &cli_check,   &cli_explain, &cli_send,    &cli_pub,
+    &cli_sub, &cli_plugins, &cli_help,    &cli_version, NULL,
 };
 
 const struct cli_command *cli_command_named(const char *name)
@@ -57,6 +60,25 @@ const char *cli_value(const struct cli_command *command, const struct cli_args *
 
 /* ---- Help ---- */
 
+/* Text from HELP_COLUMN on, over as many lines as it takes. */
+static void add_wrapped(const char *text, struct buf *out)
+{
+    for (size_t len, column = HELP_COLUMN; *text; text += len, column += len) {
+        len = strcspn(text, " ");
+        if (column > HELP_COLUMN && column + len >= HELP_WIDTH) {
+            buf_add_byte(out, '\n');
+            buf_add_fill(out, ' ', HELP_COLUMN);
+            column = HELP_COLUMN;
+        } else if (column > HELP_COLUMN) {
+            buf_add_byte(out, ' ');
+            column++;
+        }
+        buf_add(out, text, len);
+        text += text[len] == ' ';
+    }
+    buf_add_byte(out, '\n');
+}
+
 static void add_option(const struct cli_option *option, struct buf *out)
 {
     size_t start = out->len;
@@ -66,9 +88,13 @@ static void add_option(const struct cli_option *option, struct buf *out)
         buf_add_str(out, "      ");
     buf_addf(out, "--%s%s%s", option->name, option->argument ? " " : "",
              option->argument ? option->argument : "");
-    size_t width = out->len - start;
-    buf_add_fill(out, ' ', width < 26 ? 26 - width : 2);
-    buf_addf(out, "%s\n", option->help);
+    size_t column = out->len - start;
+    if (column >= HELP_COLUMN) {
+        buf_add_byte(out, '\n');
+        column = 0;
+    }
+    buf_add_fill(out, ' ', HELP_COLUMN - column);
+    add_wrapped(option->help, out);
 }
 
 static size_t option_by_letter(const struct cli_command *command, int letter)

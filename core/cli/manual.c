@@ -81,6 +81,10 @@ static void add_text(struct buf *out, const char *text)
     for (const char *line = text, *end; *line; line = *end ? end + 1 : end) {
         end = line + strcspn(line, "\n");
         if (end == line) {
+            if (prose.len > 0 && *end && end[1] != ' ') {
+                end_prose(out, &prose);
+                buf_add_str(out, ".Pp\n");
+            }
             end_prose(out, &prose);
             continue;
         }
@@ -134,8 +138,10 @@ void manual_add_command(const struct cli_command *command, struct buf *out)
     add_prose(out, command->description);
     buf_add_str(out, ".Pp\nThe options are as follows:\n");
     add_options(out, command);
-    if (command->details)
+    if (command->details) {
+        buf_add_str(out, ".Pp\n");
         add_text(out, command->details);
+    }
     buf_add_str(out, ".Sh EXIT STATUS\n");
     add_prose(out, command->exit_status
                        ? command->exit_status

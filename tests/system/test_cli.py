@@ -158,7 +158,7 @@ def test_help_names_functions_and_fields_that_there_are(tocsin, tmp_path):
     assert "missing" not in tocsin("explain", "-c", path, "a", "1").stdout
 
 
-@pytest.mark.parametrize("command", ["run", "check", "explain", "send", "plugins", "help", "version"])
+@pytest.mark.parametrize("command", ["run", "check", "explain", "send", "pub", "sub", "plugins", "help", "version"])
 def test_every_command_has_help_and_a_manual_page(tocsin, tmp_path, command):
     text = tocsin(command, "--help").stdout
     assert text.startswith(f"tocsin {command}: ")
