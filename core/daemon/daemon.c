@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/map.h"
+#include "broker/broker.h"
 #include "daemon/notify.h"
 #include "daemon/setup.h"
 #include "daemon/shard.h"
@@ -24,7 +25,8 @@
 struct daemon {
     const char *path;
     struct identity identity;
-    struct setup setup; /* its services and engines are in use elsewhere */
+    struct setup setup;    /* its services and engines are in use elsewhere */
+    struct broker *broker; /* NULL: there is none */
     struct links *links;
     pthread_rwlock_t links_lock; /* held to read by those who publish: a worker that was given up on
                                   * may still be at it when the links go */
@@ -165,6 +167,8 @@ static int start(struct daemon *daemon)
     if (rc == 0)
         rc =
             links_new(daemon->setup.conf, daemon->identity.node, &handler, &daemon->links, &errors);
+    if (rc == 0 && setup_has_broker(daemon->setup.conf))
+        rc = broker_new(daemon->setup.conf, &daemon->broker, &errors);
     if (errors.count > 0)
         print_errors(&errors);
     conf_errors_release(&errors);
@@ -180,6 +184,8 @@ static int start(struct daemon *daemon)
         rc = start_shards(daemon);
     if (rc == 0)
         rc = links_start(daemon->links);
+    if (rc == 0 && daemon->broker)
+        rc = broker_start(daemon->broker);
     if (rc < 0)
         log_error("start failed: %s", strerror(-rc));
     return rc;
@@ -332,6 +338,8 @@ static size_t stop(struct daemon *daemon)
     if (pthread_create(&watch, NULL, end_at_once, daemon) == 0)
         pthread_detach(watch);
 
+    if (daemon->broker)
+        broker_stop_intake(daemon->broker);
     if (daemon->links)
         links_stop_receiving(daemon->links);
     int64_t stop_by_ms = clock_mono_ms() + daemon->setup.settings.drain.ms;
@@ -347,6 +355,8 @@ static size_t stop(struct daemon *daemon)
     size_t undone = services_free(daemon->services, left_ms > 0 ? left_ms : 0);
     daemon->setup.services = NULL;
     end_links(daemon);
+    broker_free(daemon->broker);
+    daemon->broker = NULL;
     setup_release(&daemon->setup);
     return undone;
 }

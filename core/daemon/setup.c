@@ -2,6 +2,8 @@
 
 #include "daemon/setup.h"
 
+#include "broker/broker.h"
+
 #include <errno.h>
 #include <limits.h>
 #include <stdlib.h>
@@ -24,7 +26,7 @@ const struct tocsin_option settings_options[] = {
     { .name = NULL },
 };
 
-static const char *const sections[] = { "links", "services", "router", "routes", NULL };
+static const char *const sections[] = { "broker", "links", "services", "router", "routes", NULL };
 
 const char *setup_default_path(void)
 {
@@ -231,6 +233,22 @@ static int check_links(const struct setup *setup, const struct identity *id,
     return rc;
 }
 
+bool setup_has_broker(const struct conf *conf)
+{
+    const struct conf_node *root = conf_root(conf);
+    return conf_node_get(root, "broker") || count_members(root, "links", CONF_LIST) == 0;
+}
+
+/* The broker is only checked here: the one that runs stays as it is. */
+static int check_broker(const struct setup *setup, struct conf_errors *errors)
+{
+    struct broker *broker;
+    int rc = setup_has_broker(setup->conf) ? broker_new(setup->conf, &broker, errors) : -ENOENT;
+    if (rc == 0)
+        broker_free(broker);
+    return rc == -ENOENT ? 0 : rc;
+}
+
 int setup_read(struct setup *setup, const char *path, struct identity *identity,
                struct services *previous, struct conf_errors *errors)
 {
@@ -243,6 +261,8 @@ int setup_read(struct setup *setup, const char *path, struct identity *identity,
     if (!identity->node)
         rc = fill_identity(identity, setup);
 
+    if (rc != -ENOMEM)
+        rc = check_broker(setup, errors);
     if (rc != -ENOMEM)
         rc = check_links(setup, identity, errors);
     if (rc != -ENOMEM)

@@ -24,6 +24,9 @@ struct settings {
 
 extern const struct tocsin_option settings_options[];
 
+/* Whether this configuration runs a broker of its own: it has the group `broker`, or no links. */
+bool setup_has_broker(const struct conf *conf);
+
 /* What stays from one configuration to the next: the names that everything else is made with. */
 struct identity {
     char *node;

@@ -134,6 +134,8 @@ int loop_turn(struct loop *loop, bool may_wait)
 
     read_clocks(loop);
     loop->turns++;
+    if (loop->turn_start)
+        loop->turn_start(loop);
     if (count > 0)
         call_sources(loop, count);
 

@@ -4,7 +4,7 @@
  * An epoll loop with a timer wheel and a mailbox. It belongs to the thread that runs it; only loop_post(),
  * loop_post_one() and loop_stop() may be called by others.
  *
- * A turn: wait; read the clocks; the sources that are ready; the mail; the timers that are due; `turn_end`,
+ * A turn: wait; read the clocks; `turn_start`; the sources that are ready; the mail; the timers that are due; `turn_end`,
  * where output that has collected leaves.
  *
  * A source may be removed, and freed, at any time, also while its event waits in the same turn: that event
@@ -38,8 +38,9 @@ struct loop {
     struct mailbox mailbox;
 
     /* Set by the owner after loop_init(). `mail` is needed if anybody posts; it is given all that has come,
-     * oldest first. Both may be NULL. */
+     * oldest first. All may be NULL. */
     void (*mail)(struct loop *loop, struct mail *first);
+    void (*turn_start)(struct loop *loop);
     void (*turn_end)(struct loop *loop);
 
     /* Private. */

@@ -1,0 +1,491 @@
+/* SPDX-License-Identifier: MIT */
+
+/* The worker's thread. */
+
+#include "broker/deliver.h"
+
+#include "broker/aliases.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define BY_REFERENCE 3072 /* payloads from here on are not copied into the output */
+
+static void count_dropped(struct worker *worker, const struct session *session, const char *why)
+{
+    COUNT(worker, publish_dropped, 1);
+    if (log_trouble_due(&worker->dropped, loop_now_ms(&worker->loop)))
+        log_warning("messages dropped client=%s: %s held_back=%llu", session->id, why,
+                    (unsigned long long)worker->dropped.held_back);
+}
+
+/* ---- Encoding ---- */
+
+/* What is the broker's own in the properties of one receiver. */
+struct own_properties {
+    struct mqtt_property_writer writer;
+    uint8_t space[2048];
+    uint16_t new_alias; /* told in this packet for the first time; 0: none */
+};
+
+static void write_own(struct client *c, const struct publish *p, const struct terms *terms,
+                      struct mqtt_string *topic, struct own_properties *own)
+{
+    own->writer = (struct mqtt_property_writer){ .data = own->space, .room = sizeof(own->space) };
+    own->new_alias = 0;
+    if (p->expires) {
+        uint32_t now = c->worker->second;
+        mqtt_property_add_number(&own->writer, MQTT_PROPERTY_MESSAGE_EXPIRY_INTERVAL,
+                                 p->expires > now ? p->expires - now : 0);
+    }
+    if (c->alias_maximum > 0) {
+        bool known = false;
+        uint16_t alias =
+            aliases_give(&c->aliases, c->alias_maximum, topic->data, topic->len, &known);
+        if (alias) {
+            mqtt_property_add_number(&own->writer, MQTT_PROPERTY_TOPIC_ALIAS, alias);
+            if (known)
+                topic->len = 0;
+            else
+                own->new_alias = alias;
+        }
+    }
+    for (uint32_t i = 0; terms->ids && i < terms->ids->count; i++)
+        mqtt_property_add_number(&own->writer, MQTT_PROPERTY_SUBSCRIPTION_IDENTIFIER,
+                                 terms->ids->values[i]);
+}
+
+/* A client of 5.0: with properties, and within its Maximum Packet Size. Returns 1, 0 if the packet is larger
+ * [MQTT-3.1.2-25], or -ENOMEM. */
+static int send_5(struct client *c, const struct publish *p, const struct mqtt_publish_head *in,
+                  const struct terms *terms)
+{
+    struct mqtt_publish_head head = *in;
+    struct own_properties own;
+    write_own(c, p, terms, &head.topic, &own);
+    head.own = mqtt_property_written(&own.writer);
+    head.carried = (struct mqtt_slice){ p->properties, p->properties_len };
+
+    size_t len = mqtt_write_publish_head(NULL, 0, MQTT_5_0, &head, NULL);
+    if (len == 0 || (c->max_packet && len + p->payload_len > c->max_packet)) {
+        if (own.new_alias)
+            aliases_take_back(c->aliases, own.new_alias);
+        return 0;
+    }
+    if (len <= OUTPUT_ROOM) {
+        uint8_t *at = output_room(&c->output, &c->worker->pool, len);
+        if (!at)
+            return -ENOMEM;
+        mqtt_write_publish_head(at, len, MQTT_5_0, &head, NULL);
+        output_commit(&c->output, len);
+        return 1;
+    }
+    uint8_t *memory = malloc(len);
+    if (!memory)
+        return -ENOMEM;
+    mqtt_write_publish_head(memory, len, MQTT_5_0, &head, NULL);
+    int rc = output_add(&c->output, &c->worker->pool, memory, len);
+    free(memory);
+    return rc < 0 ? rc : 1;
+}
+
+static uint8_t first_byte(const struct mqtt_publish_head *head)
+{
+    return (uint8_t)(MQTT_PUBLISH << 4 | (head->dup ? MQTT_FLAG_DUP : 0) | head->qos << 1 |
+                     (head->retain ? MQTT_FLAG_RETAIN : 0));
+}
+
+/* A client before 5.0, which is the usual case: written out by hand, with a short payload in the same piece.
+ * Returns 1 and sets `*with_payload`, 0 if there is no such packet, or -ENOMEM. */
+static int send_3(struct client *c, const struct publish *p, const struct mqtt_publish_head *head,
+                  bool *with_payload)
+{
+    size_t topic_len = head->topic.len;
+    size_t body = 2 + topic_len + (head->qos ? 2 : 0) + p->payload_len;
+    if (body > MQTT_VARINT_MAX)
+        return 0;
+    *with_payload = p->payload_len < BY_REFERENCE;
+    size_t here = body - (*with_payload ? 0 : p->payload_len);
+    size_t room = 5 + here;
+    uint8_t *at = room <= OUTPUT_ROOM ? output_room(&c->output, &c->worker->pool, room) : NULL;
+    if (!at && room <= OUTPUT_ROOM)
+        return -ENOMEM;
+    if (!at) {
+        /* A topic of thousands of bytes: piece by piece. */
+        uint8_t start[7], *end = start;
+        *end++ = first_byte(head);
+        end = mqtt_varint_write(end, body);
+        mqtt_set_packet_id(end, (uint16_t)topic_len);
+        end += 2;
+        struct output *output = &c->output;
+        struct output_pool *pool = &c->worker->pool;
+        uint8_t id[2];
+        mqtt_set_packet_id(id, head->packet_id);
+        int rc = output_add(output, pool, start, (size_t)(end - start));
+        if (rc == 0)
+            rc = output_add(output, pool, head->topic.data, topic_len);
+        if (rc == 0 && head->qos)
+            rc = output_add(output, pool, id, 2);
+        *with_payload = false;
+        return rc < 0 ? rc : 1;
+    }
+
+    uint8_t *begin = at;
+    *at++ = first_byte(head);
+    at = mqtt_varint_write(at, body);
+    mqtt_set_packet_id(at, (uint16_t)topic_len);
+    memcpy(at + 2, head->topic.data, topic_len);
+    at += 2 + topic_len;
+    if (head->qos) {
+        mqtt_set_packet_id(at, head->packet_id);
+        at += 2;
+    }
+    if (*with_payload && p->payload_len > 0) {
+        memcpy(at, p->payload, p->payload_len);
+        at += p->payload_len;
+    }
+    output_commit(&c->output, (size_t)(at - begin));
+    return 1;
+}
+
+static int add_payload(struct client *c, struct publish *p)
+{
+    if (p->payload_len == 0)
+        return 0;
+    if (p->payload_len < BY_REFERENCE)
+        return output_add(&c->output, &c->worker->pool, p->payload, p->payload_len);
+    struct publication *publication = publish_keep(p);
+    return publication ? output_add_payload(&c->output, publication) : -ENOMEM;
+}
+
+/* Puts a PUBLISH packet into the output. Returns false if the client cannot take one so large; a connection
+ * for which there is no memory ends. */
+static bool write_publish(struct client *c, struct publish *p, const struct terms *terms,
+                          uint16_t packet_id, bool dup)
+{
+    struct worker *worker = c->worker;
+    size_t mount = c->listener->mount_len;
+    struct mqtt_publish_head head = {
+        .topic = { p->topic + mount, p->topic_len - mount },
+        .payload_len = p->payload_len,
+        .packet_id = packet_id,
+        .qos = terms->qos,
+        .dup = dup,
+        .retain = terms->retain,
+    };
+    bool with_payload = false;
+    int rc = c->level < MQTT_5_0 ? send_3(c, p, &head, &with_payload) : send_5(c, p, &head, terms);
+    if (rc == 0)
+        return false;
+    if (rc > 0 && !with_payload)
+        rc = add_payload(c, p);
+    if (rc < 0) {
+        client_end(c, MQTT_SERVER_BUSY, "out of memory");
+        return true;
+    }
+    COUNT(worker, packets_sent, 1);
+    COUNT(worker, publish_sent, 1);
+    COUNT(worker, publish_bytes_sent, p->payload_len);
+    if (!c->touched)
+        client_touch(c);
+    client_relieve(c);
+    return true;
+}
+
+/* ---- Room ---- */
+
+static bool output_is_full(const struct client *c)
+{
+    return c->output.bytes >= (uint64_t)c->worker->settings->max_output_bytes.bytes;
+}
+
+static bool has_room(const struct client *c, const struct flow *flow)
+{
+    return flow_has_room(flow, c->session->window,
+                         (uint64_t)c->worker->settings->max_inflight_bytes.bytes) &&
+           !output_is_full(c);
+}
+
+bool deliver_is_congested(const struct session *session)
+{
+    const struct client *c = session->client;
+    const struct flow *flow = session->flow;
+    return (c && c->output.bytes > 512 * 1024) || (c && flow && flow->queued > 100);
+}
+
+static struct terms terms_ref(const struct terms *terms)
+{
+    struct terms copy = *terms;
+    identifiers_ref(copy.ids);
+    if (copy.share)
+        share_member_ref(copy.share);
+    return copy;
+}
+
+/* ---- Sending ---- */
+
+/* Puts a message of QoS 1 or 2 in flight and sends it. `keep` may be NULL; its reference and those of the terms
+ * are taken. */
+static void launch(struct client *c, struct flow *flow, struct publish *p, struct publication *keep,
+                   const struct terms *terms)
+{
+    uint16_t id = flow_launch(flow, keep, terms);
+    if (id == 0) {
+        struct flow_item item = { .publication = keep, .terms = *terms };
+        flow_item_release(&item);
+        p->failed = true;
+        client_end(c, MQTT_SERVER_BUSY, "out of memory");
+        return;
+    }
+    if (!write_publish(c, p, terms, id, false)) {
+        count_dropped(c->worker, c->session, "larger than its Maximum Packet Size");
+        flow_land(flow, flow_flight(flow, id));
+    }
+}
+
+static bool must_keep(const struct worker *worker, const struct session *session,
+                      const struct terms *terms)
+{
+    return session_is_persistent(session) || terms->share ||
+           worker->settings->max_inflight_bytes.bytes > 0;
+}
+
+/* Not now: puts it into the queue if it may wait. */
+static bool hold_back(struct worker *worker, struct session *session, struct publish *p,
+                      const struct terms *terms)
+{
+    const struct broker_settings *settings = worker->settings;
+    struct client *c = session->client;
+    bool away = !c || c->ending;
+    if ((away && !session_is_persistent(session)) ||
+        (terms->qos == 0 && !(away && settings->queue_qos0_messages))) {
+        if (!away)
+            count_dropped(worker, session, "the client reads too slowly");
+        return false;
+    }
+    struct flow *flow = session_flow(worker, session);
+    struct publication *publication = flow ? publish_keep(p) : NULL;
+    if (!publication) {
+        p->failed = true;
+        return false;
+    }
+    uint64_t most = (uint64_t)settings->max_queued_messages;
+    uint64_t most_bytes = (uint64_t)settings->max_queued_bytes.bytes;
+    for (int tries = 0;; tries++) {
+        bool full = (most > 0 && flow->queued >= most) ||
+                    (most_bytes > 0 && flow->queued > 0 &&
+                     flow->queued_bytes + publication_size(publication) > most_bytes);
+        if (!full)
+            break;
+        if (tries > 0 || flow_queue_expire(flow, worker->second) == 0) {
+            count_dropped(worker, session,
+                          "its queue is full (max_queued_messages, max_queued_bytes)");
+            return false;
+        }
+    }
+    struct terms copy = terms_ref(terms);
+    if (flow_queue(flow, publication_ref(publication), &copy) < 0) {
+        struct flow_item item = { .publication = publication, .terms = copy };
+        flow_item_release(&item);
+        p->failed = true;
+    }
+    return true; /* or released as if it had been */
+}
+
+bool deliver(struct worker *worker, struct session *session, struct publish *p,
+             const struct terms *terms)
+{
+    struct client *c = session->client;
+    if (!c || c->ending) {
+        return hold_back(worker, session, p, terms);
+    }
+    if (terms->qos == 0) {
+        if (output_is_full(c))
+            return hold_back(worker, session, p, terms);
+        if (!write_publish(c, p, terms, 0, false))
+            count_dropped(worker, session, "larger than its Maximum Packet Size");
+        return false;
+    }
+    struct flow *flow = session_flow(worker, session);
+    if (!flow) {
+        p->failed = true;
+        return false;
+    }
+    if (flow->queued > 0 || flow->unsent > 0 || !has_room(c, flow)) {
+        return hold_back(worker, session, p, terms);
+    }
+    struct publication *keep = NULL;
+    if (must_keep(worker, session, terms)) {
+        keep = publish_keep(p);
+        if (!keep) {
+            p->failed = true;
+            return false;
+        }
+        publication_ref(keep);
+    }
+    struct terms copy = terms_ref(terms);
+    launch(c, flow, p, keep, &copy);
+    return true;
+}
+
+/* ---- What has been waiting ---- */
+
+static void send_again(struct client *c, struct flow *flow, struct flow_item *item, uint16_t id)
+{
+    if (item->state == FLIGHT_RELEASED || !item->publication) {
+        client_acknowledge(c, MQTT_PUBREL, id, MQTT_SUCCESS);
+        return;
+    }
+    struct publish p = publish_of(item->publication);
+    if (!write_publish(c, &p, &item->terms, id, true)) {
+        count_dropped(c->worker, c->session, "larger than its Maximum Packet Size");
+        flow_land(flow, item);
+    }
+}
+
+static void send_queued(struct client *c, struct flow *flow)
+{
+    struct worker *worker = c->worker;
+    struct flow_item item = flow_queue_take(flow);
+    if (item.publication->expires && item.publication->expires <= worker->second) {
+        COUNT(worker, publish_dropped, 1);
+        flow_item_release(&item);
+        return;
+    }
+    struct publish p = publish_of(item.publication);
+    if (item.terms.qos == 0) {
+        write_publish(c, &p, &item.terms, 0, false);
+        flow_item_release(&item);
+        return;
+    }
+    /* The packet is written before anybody could let go of the publication. */
+    struct publication *held = publication_ref(item.publication);
+    struct publication *keep = item.publication;
+    if (!must_keep(worker, c->session, &item.terms)) {
+        publication_unref(keep);
+        keep = NULL;
+    }
+    launch(c, flow, &p, keep, &item.terms);
+    publication_unref(held);
+}
+
+void deliver_waiting(struct client *c)
+{
+    struct flow *flow = c->session->flow;
+    if (!flow)
+        return;
+    while (!c->ending && flow->unsent > 0 && has_room(c, flow)) {
+        uint16_t id = 0;
+        struct flow_item *item = flow_next_unsent(flow, &id);
+        if (!item)
+            break;
+        send_again(c, flow, item, id);
+    }
+    const struct flow_item *head;
+    while (!c->ending && flow->unsent == 0 && (head = flow_queue_head(flow)) &&
+           (head->terms.qos == 0 ? !output_is_full(c) : has_room(c, flow)))
+        send_queued(c, flow);
+}
+
+/* ---- Shared subscriptions ---- */
+
+void deliver_shared(struct worker *worker, struct share_member *member, struct publish *p)
+{
+    while (member) {
+        if (member->worker != worker->index) {
+            struct letter_publication *letter = malloc(sizeof(*letter));
+            struct publication *publication = letter ? publish_keep(p) : NULL;
+            if (!publication) {
+                free(letter);
+                p->failed = true;
+                share_member_done(member);
+                share_member_unref(member);
+                return;
+            }
+            letter->letter.kind = LETTER_SHARED;
+            letter->publication = publication_ref(publication);
+            letter->member = member;
+            worker_write(worker, member->worker, &letter->letter, publication_size(publication));
+            return;
+        }
+        if (member->session) {
+            struct terms terms = {
+                .ids = member->ids,
+                .share = member,
+                .qos = routing_qos(worker, p->qos, member->qos),
+                .retain = member->as_published && p->retain,
+            };
+            if (!deliver(worker, member->session, p, &terms))
+                share_member_done(member);
+            share_member_unref(member);
+            return;
+        }
+        struct share *share = share_ref(member->share);
+        share_member_done(member);
+        share_member_unref(member);
+        member = share_choose(share, NULL);
+        share_unref(share);
+    }
+}
+
+struct orphans {
+    struct worker *worker;
+    struct session *session;
+    struct flow_item *items;
+    size_t count, places;
+    bool failed;
+};
+
+static void collect(void *context, struct flow_item *item)
+{
+    struct orphans *orphans = context;
+    if (orphans->count == orphans->places) {
+        size_t more = orphans->places ? orphans->places * 2 : 64;
+        struct flow_item *fresh = realloc(orphans->items, more * sizeof(*fresh));
+        if (!fresh) {
+            flow_item_release(item);
+            orphans->failed = true;
+            return;
+        }
+        orphans->items = fresh;
+        orphans->places = more;
+    }
+    orphans->items[orphans->count++] = *item;
+}
+
+/* It stays with the session that had it. */
+static void keep_shared(struct worker *worker, struct session *session, struct publish *p,
+                        const struct terms *terms)
+{
+    atomic_fetch_add_explicit(&terms->share->load, 1, memory_order_relaxed);
+    if (!deliver(worker, session, p, terms))
+        share_member_done(terms->share);
+}
+
+void deliver_to_others(struct worker *worker, struct session *session, struct share_member *member)
+{
+    if (!session->flow)
+        return;
+    struct orphans orphans = { .worker = worker, .session = session };
+    flow_take_shared(session->flow, member, collect, &orphans);
+    for (size_t i = 0; i < orphans.count; i++) {
+        struct flow_item *item = &orphans.items[i];
+        struct share_member *from = item->terms.share;
+        struct publish p = publish_of(item->publication);
+        struct share_member *other = share_choose(from->share, from);
+        if (other && !atomic_load(&other->connected) && !atomic_load(&from->left)) {
+            share_member_done(other); /* as good as here */
+            share_member_unref(other);
+            other = NULL;
+        }
+        if (other)
+            deliver_shared(worker, other, &p);
+        else if (!atomic_load(&from->left))
+            keep_shared(worker, session, &p, &item->terms);
+        else
+            count_dropped(worker, session, "nobody is left of its shared subscription");
+        flow_item_release(item);
+    }
+    free(orphans.items);
+}

@@ -1,0 +1,143 @@
+/* SPDX-License-Identifier: MIT */
+
+#include "broker/receipt.h"
+
+#include <stdlib.h>
+
+struct receipt *receipt_new(struct worker *worker, struct session *session)
+{
+    struct receipt *receipt = calloc(1, sizeof(*receipt));
+    if (!receipt)
+        return NULL;
+    receipt->letter.kind = LETTER_RECEIPT;
+    receipt->worker = worker;
+    receipt->session = session;
+    atomic_init(&receipt->waits, 1);
+    atomic_init(&receipt->refused, false);
+
+    struct receipt *newest = session->receipts;
+    receipt->next = newest ? newest->next : receipt;
+    if (newest)
+        newest->next = receipt;
+    session->receipts = receipt;
+    return receipt;
+}
+
+void receipt_done(struct receipt *receipt, bool refused)
+{
+    if (refused)
+        atomic_store_explicit(&receipt->refused, true, memory_order_relaxed);
+    if (atomic_fetch_sub_explicit(&receipt->waits, 1, memory_order_acq_rel) == 1)
+        loop_post_one(&receipt->worker->loop, &receipt->letter.mail);
+}
+
+/* Takes the oldest out of the ring, and frees it. */
+static void drop_oldest(struct session *session)
+{
+    struct receipt *newest = session->receipts, *oldest = newest->next;
+    if (oldest == newest)
+        session->receipts = NULL;
+    else
+        newest->next = oldest->next;
+    free(oldest);
+}
+
+static void answer(struct client *c, uint8_t qos, uint16_t packet_id, enum mqtt_reason reason)
+{
+    client_acknowledge(c, qos == 1 ? MQTT_PUBACK : MQTT_PUBREC, packet_id, reason);
+}
+
+/* Sends what has nothing before it that waits. */
+static void send_oldest(struct session *session)
+{
+    while (session->receipts && session->receipts->next->done) {
+        const struct receipt *oldest = session->receipts->next;
+        struct client *c = session->client;
+        bool refused = atomic_load_explicit(&oldest->refused, memory_order_relaxed);
+        if (refused && oldest->qos == 2)
+            ids_remove(&session->received, oldest->packet_id);
+        if (oldest->awaited && c) {
+            c->receipts = (uint16_t)(c->receipts - (oldest->qos == 1));
+            if (refused)
+                client_end(c, MQTT_SERVER_BUSY, "a message could not be taken over");
+            else
+                answer(c, oldest->qos, oldest->packet_id, (enum mqtt_reason)oldest->reason);
+        }
+        drop_oldest(session);
+    }
+}
+
+void receipt_arrive(struct worker *worker, struct receipt *receipt)
+{
+    (void)worker;
+    receipt->done = true;
+    if (!receipt->session)
+        free(receipt);
+    else
+        send_oldest(receipt->session);
+}
+
+void receipt_acknowledge(struct client *c, struct receipt *receipt, uint8_t qos, uint16_t packet_id,
+                         enum mqtt_reason reason)
+{
+    struct session *session = c->session;
+    if (!receipt && !session->receipts) {
+        answer(c, qos, packet_id, reason);
+        return;
+    }
+    bool waits = receipt != NULL;
+    if (!receipt && !(receipt = receipt_new(c->worker, session))) {
+        client_end(c, MQTT_SERVER_BUSY, "out of memory");
+        return;
+    }
+    receipt->packet_id = packet_id;
+    receipt->qos = qos;
+    receipt->reason = (uint8_t)reason;
+    receipt->awaited = true;
+    c->receipts = (uint16_t)(c->receipts + (qos == 1));
+    if (waits) {
+        receipt_done(receipt, false); /* the maker's own wait */
+    } else {
+        receipt->done = true;
+        send_oldest(session);
+    }
+}
+
+bool receipt_is_waiting(struct client *c, uint16_t packet_id)
+{
+    struct receipt *newest = c->session->receipts, *at = newest;
+    while (at) {
+        if (at->qos == 2 && at->packet_id == packet_id) {
+            at->awaited = true;
+            return true;
+        }
+        at = at->next == newest ? NULL : at->next;
+    }
+    return false;
+}
+
+void receipts_disconnect(struct session *session)
+{
+    struct receipt *newest = session->receipts, *at = newest;
+    while (at) {
+        at->awaited = false;
+        at = at->next == newest ? NULL : at->next;
+    }
+}
+
+void receipts_forget(struct session *session)
+{
+    struct receipt *newest = session->receipts;
+    session->receipts = NULL;
+    if (!newest)
+        return;
+    struct receipt *at = newest->next;
+    newest->next = NULL;
+    while (at) {
+        struct receipt *next = at->next;
+        at->session = NULL;
+        if (at->done)
+            free(at);
+        at = next;
+    }
+}

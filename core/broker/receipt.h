@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: MIT */
+
+/*
+ * Receipts: acknowledgements to publishers that wait until somebody else (the router) has taken the message
+ * over. Those of one session go out in the order in which the messages came [MQTT-4.6.0-2], [-3]; so
+ * an acknowledgement that need not wait waits behind one that must.
+ *
+ * A receipt is made and ended by the session's worker; receipt_done() is for any thread.
+ */
+
+#ifndef TOCSIN_BROKER_RECEIPT_H
+#define TOCSIN_BROKER_RECEIPT_H
+
+#include "broker/client.h"
+
+struct receipt {
+    struct letter letter;
+    struct worker *worker;
+    struct session *session; /* NULL after it has ended */
+    struct receipt *next;    /* of the session's ring: from the newest to the oldest, and on */
+    atomic_uint waits;       /* who has to say receipt_done(), and one for the maker */
+    atomic_bool refused;
+    uint16_t packet_id;
+    uint8_t qos;
+    uint8_t reason;
+    bool awaited; /* by the client; not after the connection that it came by is gone */
+    bool done;
+};
+
+/* For a message that is being published by `session`; waits for nobody but its maker yet. NULL: no memory. */
+struct receipt *receipt_new(struct worker *worker, struct session *session);
+
+static inline void receipt_wait(struct receipt *receipt)
+{
+    atomic_fetch_add_explicit(&receipt->waits, 1, memory_order_relaxed);
+}
+
+/* One of those it waits for is done. The last one posts it to its worker. Any thread. */
+void receipt_done(struct receipt *receipt, bool refused);
+
+/* Its letter has come: sends what can be sent now. The worker's thread. */
+void receipt_arrive(struct worker *worker, struct receipt *receipt);
+
+/* Acknowledges a message of QoS 1 or 2: at once, or by its receipt (NULL for none), or behind earlier ones. */
+void receipt_acknowledge(struct client *c, struct receipt *receipt, uint8_t qos, uint16_t packet_id,
+                         enum mqtt_reason reason);
+
+/* A packet of QoS 2 has come again. Whether its acknowledgement waits still; it will go out in its time. */
+bool receipt_is_waiting(struct client *c, uint16_t packet_id);
+
+/* The session has lost its connection: clients send again what was not acknowledged. */
+void receipts_disconnect(struct session *session);
+
+/* The session ends. */
+void receipts_forget(struct session *session);
+
+#endif

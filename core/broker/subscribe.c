@@ -1,0 +1,390 @@
+/* SPDX-License-Identifier: MIT */
+
+/* The worker's thread. */
+
+#include "broker/subscribe.h"
+
+#include "broker/access.h"
+#include "broker/client.h"
+#include "broker/deliver.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define WALK_STEP 500 /* retained messages looked at for one walk in a turn */
+
+/* ---- Filters with the mount point ---- */
+
+struct mounted {
+    const char *text;
+    size_t len;
+    char *memory;
+    char space[512];
+};
+
+static bool mount(const struct client *c, struct mqtt_string filter, struct mounted *out)
+{
+    size_t mount_len = c->listener->mount_len;
+    out->memory = NULL;
+    out->text = filter.data;
+    out->len = filter.len;
+    if (mount_len == 0)
+        return true;
+    out->len += mount_len;
+    char *text = out->space;
+    if (out->len > 65535 ||
+        (out->len > sizeof(out->space) && !(text = out->memory = malloc(out->len))))
+        return false;
+    memcpy(text, c->listener->mount_point, mount_len);
+    memcpy(text + mount_len, filter.data, filter.len);
+    out->text = text;
+    return true;
+}
+
+/* ---- Retained messages ---- */
+
+static void walk_free(struct retained_walk *walk)
+{
+    retained_cursor_release(&walk->cursor);
+    identifiers_unref(walk->ids);
+    free(walk);
+}
+
+static void begin_walk(struct worker *worker, struct session *session, const struct mounted *filter,
+                       uint8_t qos, uint32_t id)
+{
+    struct retained_walk *walk = calloc(1, sizeof(*walk));
+    if (!walk || retained_cursor_init(&walk->cursor, filter->text, filter->len) < 0 ||
+        (id && !(walk->ids = identifiers_new(&id, 1)))) {
+        if (walk)
+            walk_free(walk);
+        client_end(session->client, MQTT_SERVER_BUSY, "out of memory");
+        return;
+    }
+    walk->session = session;
+    walk->qos = qos;
+    session->walking = true;
+    struct retained_walk **end = &worker->walks;
+    while (*end)
+        end = &(*end)->next;
+    *end = walk;
+}
+
+struct visit {
+    struct worker *worker;
+    struct retained_walk *walk;
+};
+
+static bool send_retained(struct publication *publication, void *context)
+{
+    const struct visit *visit = context;
+    const struct retained_walk *walk = visit->walk;
+    if (deliver_is_congested(walk->session))
+        return false;
+    struct publish publish = publish_of(publication);
+    const struct terms terms = {
+        .ids = walk->ids,
+        .qos = routing_qos(visit->worker, publication->qos, walk->qos),
+        .retain = true,
+    };
+    deliver(visit->worker, walk->session, &publish, &terms);
+    return true;
+}
+
+bool walks_go_on(struct worker *worker)
+{
+    bool more = false;
+    for (struct retained_walk **at = &worker->walks; *at;) {
+        struct retained_walk *walk = *at;
+        struct visit visit = { worker, walk };
+        bool waits = deliver_is_congested(walk->session);
+        if (waits || retained_scan(worker->broker->retained, &walk->cursor, worker->second,
+                                   WALK_STEP, send_retained, &visit)) {
+            more |= !waits && !deliver_is_congested(walk->session);
+            at = &walk->next;
+            continue;
+        }
+        *at = walk->next;
+        walk_free(walk);
+    }
+    return more;
+}
+
+static void drop_walks(struct worker *worker, struct session *session)
+{
+    for (struct retained_walk **at = &worker->walks; session->walking && *at;) {
+        struct retained_walk *walk = *at;
+        if (walk->session != session) {
+            at = &walk->next;
+            continue;
+        }
+        *at = walk->next;
+        walk_free(walk);
+    }
+    session->walking = false;
+}
+
+/* ---- Subscribing ---- */
+
+static uint8_t options_of(const struct mqtt_subscription *wanted, uint8_t qos)
+{
+    return (uint8_t)(qos | (wanted->no_local ? SUBSCRIPTION_NO_LOCAL : 0) |
+                     (wanted->retain_as_published ? SUBSCRIPTION_RETAIN_AS_PUBLISHED : 0));
+}
+
+static struct share_member *find_member(const struct session *session,
+                                        const struct mqtt_subscription *wanted,
+                                        const struct mounted *filter)
+{
+    struct share_member *member = session->members;
+    while (member && !share_member_is(member, wanted->share_name.data, wanted->share_name.len,
+                                      filter->text, filter->len))
+        member = member->next;
+    return member;
+}
+
+static int join(struct worker *worker, struct session *session,
+                const struct mqtt_subscription *wanted, const struct mounted *filter, uint8_t qos,
+                uint32_t id)
+{
+    struct identifiers *ids = id ? identifiers_new(&id, 1) : NULL;
+    struct share_member *member = find_member(session, wanted, filter);
+    if (id && !ids)
+        return -ENOMEM;
+    if (!member) {
+        member =
+            shares_join(worker->broker->shares, wanted->share_name.data, wanted->share_name.len,
+                        filter->text, filter->len, worker->index, session);
+        if (!member) {
+            identifiers_unref(ids);
+            return -ENOMEM;
+        }
+        member->next = session->members;
+        session->members = member;
+        COUNT(worker, shared_subscriptions, 1);
+    }
+    identifiers_unref(member->ids);
+    member->ids = ids;
+    member->qos = qos;
+    member->as_published = wanted->retain_as_published;
+    return 0;
+}
+
+/* Returns FILTERS_REPLACED or other bits, or -ENOMEM. */
+static int add(struct worker *worker, struct session *session,
+               const struct mqtt_subscription *wanted, const struct mounted *filter, uint8_t qos,
+               uint32_t id)
+{
+    struct broker *broker = worker->broker;
+    const struct subscription subscription = {
+        .subscriber = &session->subscriber,
+        .id = id,
+        .options = options_of(wanted, qos),
+    };
+    int change = filters_add(worker->filters, filter->text, filter->len, &subscription);
+    if (change > 0 && (change & FILTERS_FIRST) && broker->worker_count > 1 &&
+        interest_add(broker->interest, worker->index, filter->text, filter->len) < 0) {
+        filters_remove(worker->filters, filter->text, filter->len, &session->subscriber);
+        return -ENOMEM;
+    }
+    if (change >= 0 && !(change & FILTERS_REPLACED))
+        COUNT(worker, subscriptions, 1);
+    return change;
+}
+
+static bool has_wildcard(struct mqtt_string filter)
+{
+    return memchr(filter.data, '+', filter.len) || memchr(filter.data, '#', filter.len);
+}
+
+static size_t levels(struct mqtt_string filter)
+{
+    size_t n = 1;
+    for (size_t i = 0; i < filter.len; i++)
+        n += filter.data[i] == '/';
+    return n;
+}
+
+static enum mqtt_reason judge(const struct client *c, const struct mqtt_subscription *wanted)
+{
+    const struct broker_settings *settings = c->worker->settings;
+    if (levels(wanted->filter) > (size_t)settings->max_topic_levels)
+        return MQTT_TOPIC_FILTER_INVALID;
+    if (!settings->wildcard_available && has_wildcard(wanted->filter))
+        return MQTT_WILDCARD_SUBSCRIPTIONS_NOT_SUPPORTED;
+    if (!settings->shared_available && wanted->share_name.data)
+        return MQTT_SHARED_SUBSCRIPTIONS_NOT_SUPPORTED;
+    if (!access_subscribe(c->session, wanted->filter.data, wanted->filter.len))
+        return MQTT_NOT_AUTHORIZED;
+    return MQTT_SUCCESS;
+}
+
+/* One filter of a packet. Returns its reason code. */
+static enum mqtt_reason subscribe(struct client *c, const struct mqtt_subscription *wanted,
+                                  uint32_t id)
+{
+    struct worker *worker = c->worker;
+    enum mqtt_reason reason = judge(c, wanted);
+    if (reason != MQTT_SUCCESS)
+        return reason;
+    struct mounted filter;
+    if (!mount(c, wanted->filter, &filter))
+        return MQTT_TOPIC_FILTER_INVALID;
+
+    uint8_t qos = wanted->qos;
+    int change = wanted->share_name.data ? join(worker, c->session, wanted, &filter, qos, id)
+                                         : add(worker, c->session, wanted, &filter, qos, id);
+    bool is_new = change >= 0 && !(change & FILTERS_REPLACED);
+    if (change >= 0 && !wanted->share_name.data && worker->settings->retain_available &&
+        (wanted->retain_handling == MQTT_RETAIN_SEND ||
+         (wanted->retain_handling == MQTT_RETAIN_SEND_IF_NEW && is_new)))
+        begin_walk(worker, c->session, &filter, qos, id);
+    free(filter.memory);
+    return change < 0 ? MQTT_QUOTA_EXCEEDED : (enum mqtt_reason)qos;
+}
+
+/* Answers with a reason for each filter. */
+static void answer(struct client *c, enum mqtt_type type, uint16_t packet_id,
+                   const uint8_t *reasons, size_t count)
+{
+    size_t (*write)(uint8_t *, size_t, enum mqtt_level, uint16_t, const uint8_t *, size_t,
+                    struct mqtt_slice) =
+        type == MQTT_SUBACK ? mqtt_write_suback : mqtt_write_unsuback;
+    const struct mqtt_slice none = { NULL, 0 };
+    size_t len = write(NULL, 0, c->level, packet_id, reasons, count, none);
+    uint8_t *packet = malloc(len);
+    if (packet)
+        write(packet, len, c->level, packet_id, reasons, count, none);
+    if (!packet || output_add(&c->output, &c->worker->pool, packet, len) < 0)
+        client_end(c, MQTT_SERVER_BUSY, "out of memory");
+    else
+        COUNT(c->worker, packets_sent, 1);
+    free(packet);
+    client_touch(c);
+}
+
+void on_subscribe(struct client *c, const uint8_t *body, size_t len)
+{
+    struct mqtt_subscribe in;
+    enum mqtt_reason reason = mqtt_read_subscribe(body, len, c->level, &in);
+    uint32_t id = 0;
+    if (reason == MQTT_SUCCESS) {
+        id = mqtt_properties_number(&in.properties, MQTT_PROPERTY_SUBSCRIPTION_IDENTIFIER, 0);
+        if (id && !c->worker->settings->subscription_identifiers_available)
+            reason = MQTT_SUBSCRIPTION_IDENTIFIERS_NOT_SUPPORTED;
+    }
+    if (reason != MQTT_SUCCESS) {
+        client_refuse(c, reason, NULL);
+        return;
+    }
+    uint8_t *reasons = malloc(in.count);
+    if (!reasons) {
+        client_end(c, MQTT_SERVER_BUSY, "out of memory");
+        return;
+    }
+    struct mqtt_subscription wanted;
+    size_t at = 0, count = 0;
+    while (mqtt_subscribe_next(&in, &at, &wanted))
+        reasons[count++] = (uint8_t)subscribe(c, &wanted, id);
+    answer(c, MQTT_SUBACK, in.packet_id, reasons, count);
+    free(reasons);
+    if (c->worker->walks)
+        walks_go_on(c->worker);
+}
+
+/* ---- Unsubscribing ---- */
+
+static enum mqtt_reason leave(struct worker *worker, struct session *session,
+                              const struct mqtt_subscription *wanted, const struct mounted *filter)
+{
+    struct share_member **at = &session->members;
+    while (*at && !share_member_is(*at, wanted->share_name.data, wanted->share_name.len,
+                                   filter->text, filter->len))
+        at = &(*at)->next;
+    struct share_member *member = *at;
+    if (!member)
+        return MQTT_NO_SUBSCRIPTION_EXISTED;
+    *at = member->next;
+    subscriptions_leave(worker, session, member);
+    return MQTT_SUCCESS;
+}
+
+static enum mqtt_reason unsubscribe(struct client *c, const struct mqtt_subscription *wanted)
+{
+    struct worker *worker = c->worker;
+    struct broker *broker = worker->broker;
+    struct mounted filter;
+    if (!mount(c, wanted->filter, &filter))
+        return MQTT_NO_SUBSCRIPTION_EXISTED;
+    enum mqtt_reason reason = MQTT_SUCCESS;
+    if (wanted->share_name.data) {
+        reason = leave(worker, c->session, wanted, &filter);
+    } else {
+        int change =
+            filters_remove(worker->filters, filter.text, filter.len, &c->session->subscriber);
+        if (change < 0)
+            reason = MQTT_NO_SUBSCRIPTION_EXISTED;
+        else
+            COUNT(worker, subscriptions, -1);
+        if (change > 0 && (change & FILTERS_LAST) && broker->worker_count > 1)
+            interest_remove(broker->interest, worker->index, filter.text, filter.len);
+    }
+    free(filter.memory);
+    return reason;
+}
+
+void on_unsubscribe(struct client *c, const uint8_t *body, size_t len)
+{
+    struct mqtt_subscribe in;
+    enum mqtt_reason reason = mqtt_read_unsubscribe(body, len, c->level, &in);
+    if (reason != MQTT_SUCCESS) {
+        client_refuse(c, reason, NULL);
+        return;
+    }
+    uint8_t *reasons = malloc(in.count);
+    if (!reasons) {
+        client_end(c, MQTT_SERVER_BUSY, "out of memory");
+        return;
+    }
+    struct mqtt_subscription wanted;
+    size_t at = 0, count = 0;
+    while (mqtt_unsubscribe_next(&in, &at, &wanted))
+        reasons[count++] = (uint8_t)unsubscribe(c, &wanted);
+    answer(c, MQTT_UNSUBACK, in.packet_id, reasons, count);
+    free(reasons);
+}
+
+/* ---- The end of a session ---- */
+
+void subscriptions_leave(struct worker *worker, struct session *session,
+                         struct share_member *member)
+{
+    share_member_ref(member);
+    shares_leave(worker->broker->shares, member);
+    if (!worker->closing)
+        deliver_to_others(worker, session, member);
+    member->session = NULL;
+    identifiers_unref(member->ids);
+    member->ids = NULL;
+    share_member_unref(member);
+    COUNT(worker, shared_subscriptions, -1);
+}
+
+static void withdraw(const char *filter, size_t len, void *context)
+{
+    struct worker *worker = context;
+    if (worker->broker->worker_count > 1)
+        interest_remove(worker->broker->interest, worker->index, filter, len);
+}
+
+void subscriptions_drop(struct worker *worker, struct session *session)
+{
+    drop_walks(worker, session);
+    while (session->members) {
+        struct share_member *member = session->members;
+        session->members = member->next;
+        subscriptions_leave(worker, session, member);
+    }
+    COUNT(worker, subscriptions, -(uint64_t)session->subscriber.count);
+    filters_drop(worker->filters, &session->subscriber, SIZE_MAX, withdraw, worker);
+}

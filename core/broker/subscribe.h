@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: MIT */
+
+/* The subscriptions of sessions, and the retained messages that new ones bring. The worker's thread. */
+
+#ifndef TOCSIN_BROKER_SUBSCRIBE_H
+#define TOCSIN_BROKER_SUBSCRIBE_H
+
+#include "broker/worker.h"
+
+/* Retained messages on their way to a new subscription: a bit at a time, as the client takes them. */
+struct retained_walk {
+    struct retained_walk *next;
+    struct session *session;
+    struct retained_cursor cursor;
+    struct identifiers *ids;
+    uint8_t qos;
+};
+
+/* Goes on with all walks. Whether some could go on at once. */
+bool walks_go_on(struct worker *worker);
+
+/* Takes a session out of a shared subscription; what it has of it goes to others. The member is no longer in the
+ * session's list. */
+void subscriptions_leave(struct worker *worker, struct session *session,
+                         struct share_member *member);
+
+/* Drops all subscriptions and walks of a session that ends. */
+void subscriptions_drop(struct worker *worker, struct session *session);
+
+#endif

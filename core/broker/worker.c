@@ -1,0 +1,350 @@
+/* SPDX-License-Identifier: MIT */
+
+/* The loop of a worker: letters in, turns, letters out. The worker's thread but where it says other. */
+
+#include "broker/worker.h"
+
+#include "base/clock.h"
+#include "broker/client.h"
+#include "broker/deliver.h"
+#include "broker/publishing.h"
+#include "broker/receipt.h"
+#include "broker/subscribe.h"
+#include "broker/sys.h"
+#include "broker/tap.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define PULSE_MS      1000
+#define HURRY_MS      20                 /* while connections are paused */
+#define BACKLOG_BYTES (32 * 1024 * 1024) /* of another worker: above, publishers stay paused */
+#define POOL_KEPT     256                /* chunks */
+#define SWEEP         1000               /* retained messages looked at every second */
+
+/* ---- Letters ---- */
+
+static size_t letter_size(const struct letter *letter)
+{
+    if (letter->kind != LETTER_PUBLICATION && letter->kind != LETTER_SHARED)
+        return 0;
+    return publication_size(((const struct letter_publication *)letter)->publication);
+}
+
+void worker_write(struct worker *worker, unsigned to, struct letter *letter, size_t size)
+{
+    if (size > 0)
+        atomic_fetch_add_explicit(&worker->broker->workers[to]->backlog, size,
+                                  memory_order_relaxed);
+    mailbag_add(&worker->bags[to], &letter->mail);
+}
+
+static void read_publication(struct worker *worker, struct letter_publication *letter)
+{
+    struct publish publish = publish_of(letter->publication);
+    if (letter->letter.kind == LETTER_SHARED)
+        deliver_shared(worker, letter->member, &publish);
+    else
+        route_here(worker, &publish);
+    if (publish.failed)
+        COUNT(worker, publish_dropped, 1);
+    publication_unref(letter->publication);
+    free(letter);
+}
+
+static void stop_intake(struct worker *worker)
+{
+    worker->stopping = true;
+    for (size_t i = 0; i < worker->settings->listener_count; i++)
+        acceptor_stop(&worker->acceptors[i]);
+    for (struct client *c = worker->clients; c; c = c->next)
+        client_pause(c);
+}
+
+/* Tells all clients, and lets the loop end after this turn. */
+static void stop(struct worker *worker)
+{
+    worker->closing = true;
+    for (struct client *c = worker->clients; c; c = c->next)
+        client_end(c, MQTT_SERVER_SHUTTING_DOWN, NULL);
+    loop_stop(&worker->loop);
+}
+
+static void obey(struct worker *worker, struct letter_order *letter)
+{
+    switch (letter->order) {
+    case ORDER_STOP_INTAKE:
+        stop_intake(worker);
+        break;
+    case ORDER_STOP:
+        stop_intake(worker);
+        stop(worker);
+        break;
+    case ORDER_BARRIER:
+        break;
+    }
+    if (letter->done)
+        sem_post(letter->done);
+    free(letter);
+}
+
+static void on_mail(struct loop *loop, struct mail *first)
+{
+    struct worker *worker = CONTAINER_OF(loop, struct worker, loop);
+    for (struct mail *mail = first, *next; mail; mail = next) {
+        next = mail->next;
+        struct letter *letter = CONTAINER_OF(mail, struct letter, mail);
+        size_t size = letter_size(letter);
+        switch (letter->kind) {
+        case LETTER_CLIENT: {
+            struct client *c = ((struct letter_client *)letter)->client;
+            free(letter);
+            client_arrive(worker, c);
+            break;
+        }
+        case LETTER_PUBLICATION:
+        case LETTER_SHARED:
+            read_publication(worker, (struct letter_publication *)letter);
+            break;
+        case LETTER_RECEIPT:
+            receipt_arrive(worker, CONTAINER_OF(letter, struct receipt, letter));
+            break;
+        case LETTER_PUBLISH:
+            publishing_arrive(worker, letter);
+            break;
+        case LETTER_ORDER:
+            obey(worker, (struct letter_order *)letter);
+            break;
+        }
+        if (size > 0)
+            atomic_fetch_sub_explicit(&worker->backlog, size, memory_order_relaxed);
+    }
+}
+
+/* Any thread. */
+int worker_order(struct worker *worker, enum worker_order order, sem_t *done)
+{
+    struct letter_order *letter = calloc(1, sizeof(*letter));
+    if (!letter)
+        return -ENOMEM;
+    letter->letter.kind = LETTER_ORDER;
+    letter->order = order;
+    letter->done = done;
+    loop_post_one(&worker->loop, &letter->letter.mail);
+    return 0;
+}
+
+/* ---- Pauses ---- */
+
+void worker_pause(struct worker *worker, struct client *c)
+{
+    if (c->ending)
+        return;
+    client_pause(c);
+    if (c->in_paused)
+        return;
+    c->in_paused = true;
+    c->next_paused = worker->paused;
+    worker->paused = c;
+    loop_timer_start(&worker->loop, &worker->pulse, HURRY_MS);
+}
+
+static bool others_are_behind(const struct worker *worker)
+{
+    const struct broker *broker = worker->broker;
+    for (unsigned i = 0; i < broker->worker_count; i++)
+        if (i != worker->index && atomic_load_explicit(&broker->workers[i]->backlog,
+                                                       memory_order_relaxed) > BACKLOG_BYTES)
+            return true;
+    return false;
+}
+
+static void resume_paused(struct worker *worker)
+{
+    if (!worker->paused || worker->stopping || taps_are_crowded(worker->broker) ||
+        others_are_behind(worker))
+        return;
+    struct client *waiting = worker->paused;
+    worker->paused = NULL;
+    for (struct client *c = waiting, *next; c; c = next) {
+        next = c->next_paused;
+        c->in_paused = false;
+        if (c->receipts * 2 > worker->settings->receive_maximum)
+            worker_pause(worker, c);
+        else
+            client_resume(c);
+    }
+}
+
+/* ---- Turns ---- */
+
+static void free_empty_flows(struct worker *worker)
+{
+    uint64_t stored = 0, bytes = 0;
+    for (struct flow *flow = worker->flows, *next; flow; flow = next) {
+        next = flow->next;
+        stored += flow->queued + flow->in_flight + flow->unsent;
+        bytes += flow->queued_bytes + flow->in_flight_bytes;
+        if (!flow_is_empty(flow))
+            continue;
+        flow->owner->flow = NULL;
+        flow_free(flow);
+    }
+    atomic_store_explicit(&worker->counters.stored, stored, memory_order_relaxed);
+    atomic_store_explicit(&worker->counters.stored_bytes, bytes, memory_order_relaxed);
+}
+
+static void on_pulse(struct timer_wheel *wheel, struct timer *timer)
+{
+    (void)timer;
+    struct loop *loop = CONTAINER_OF(wheel, struct loop, timers);
+    struct worker *worker = CONTAINER_OF(loop, struct worker, loop);
+    int64_t now = loop_now_ms(loop);
+    if (now >= worker->housekeeping_ms) {
+        worker->housekeeping_ms = now + PULSE_MS;
+        free_empty_flows(worker);
+        output_pool_trim(&worker->pool, POOL_KEPT);
+        if (worker->index == 0) {
+            retained_sweep(worker->broker->retained, worker->second, SWEEP);
+            sys_publish(worker);
+        }
+    }
+    resume_paused(worker);
+    if (!timer_is_running(&worker->pulse))
+        loop_timer_start(loop, &worker->pulse, worker->paused ? HURRY_MS : PULSE_MS);
+}
+
+static void on_turn_end(struct loop *loop)
+{
+    struct worker *worker = CONTAINER_OF(loop, struct worker, loop);
+    if (worker->walks && walks_go_on(worker))
+        loop_again(loop);
+    if (worker->paused)
+        resume_paused(worker);
+    /* What closing leads to (wills) belongs to this turn too. */
+    do {
+        if (worker->tapped)
+            taps_settle(worker);
+        for (unsigned i = 0; i < worker->broker->worker_count; i++)
+            if (!mailbag_is_empty(&worker->bags[i]))
+                loop_post(&worker->broker->workers[i]->loop, &worker->bags[i]);
+        clients_settle(worker);
+    } while (worker->tapped);
+    for (unsigned i = 0; i < worker->broker->worker_count; i++)
+        if (!mailbag_is_empty(&worker->bags[i]))
+            loop_post(&worker->broker->workers[i]->loop, &worker->bags[i]);
+}
+
+static void on_turn_start(struct loop *loop)
+{
+    struct worker *worker = CONTAINER_OF(loop, struct worker, loop);
+    worker->second = broker_second(worker->broker, loop_now_ms(loop));
+}
+
+static void on_accepted(struct acceptor *acceptor, int fd)
+{
+    struct worker *worker = CONTAINER_OF(acceptor->loop, struct worker, loop);
+    client_open(worker, acceptor->context, fd);
+}
+
+static int start_acceptors(struct worker *worker)
+{
+    const struct broker_settings *settings = worker->settings;
+    for (size_t i = 0; i < settings->listener_count; i++) {
+        int rc =
+            acceptor_start(&worker->acceptors[i], &worker->loop, settings->listeners[i].listener,
+                           on_accepted, &settings->listeners[i]);
+        if (rc < 0)
+            return rc;
+    }
+    return 0;
+}
+
+static void *run(void *context)
+{
+    struct worker *worker = context;
+    int rc = loop_run(&worker->loop);
+    if (rc < 0)
+        log_error("broker worker %u has failed: %s", worker->index, strerror(-rc));
+    /* The connections that a last letter has brought. */
+    struct mail *mail = mailbox_take(&worker->loop.mailbox);
+    if (mail)
+        on_mail(&worker->loop, mail);
+    stop(worker);
+    clients_settle(worker);
+    return NULL;
+}
+
+/* ---- Life; the main thread ---- */
+
+struct worker *worker_new(struct broker *broker, unsigned index)
+{
+    struct worker *worker = calloc(1, sizeof(*worker));
+    if (!worker)
+        return NULL;
+    worker->broker = broker;
+    worker->settings = &broker->settings;
+    worker->index = index;
+    worker->second = 1;
+    worker->filters = filters_new();
+    worker->acceptors = calloc(broker->settings.listener_count + 1, sizeof(*worker->acceptors));
+    worker->bags = calloc(broker->worker_count, sizeof(*worker->bags));
+    if (!worker->filters || !worker->acceptors || !worker->bags || loop_init(&worker->loop) < 0) {
+        filters_free(worker->filters);
+        free(worker->acceptors);
+        free(worker->bags);
+        free(worker);
+        return NULL;
+    }
+    worker->loop.mail = on_mail;
+    worker->loop.turn_start = on_turn_start;
+    worker->loop.turn_end = on_turn_end;
+    struct timer_wheel *wheel = &worker->loop.timers;
+    worker->client_kind = timer_wheel_kind(wheel, client_timer_ended);
+    worker->absence_kind = timer_wheel_kind(wheel, session_absence_ended);
+    worker->pulse.kind = timer_wheel_kind(wheel, on_pulse);
+    return worker;
+}
+
+int worker_start(struct worker *worker)
+{
+    loop_timer_start(&worker->loop, &worker->pulse, 1);
+    int rc = start_acceptors(worker);
+    if (rc == 0)
+        rc = -pthread_create(&worker->thread, NULL, run, worker);
+    worker->started = rc == 0;
+    return rc;
+}
+
+void worker_join(struct worker *worker)
+{
+    if (worker->started)
+        pthread_join(worker->thread, NULL);
+    worker->started = false;
+}
+
+void worker_free(struct worker *worker)
+{
+    if (!worker)
+        return;
+    /* What others have written since its end. */
+    struct mail *mail = mailbox_take(&worker->loop.mailbox);
+    if (mail)
+        on_mail(&worker->loop, mail);
+    clients_settle(worker);
+    while (worker->walks) {
+        struct retained_walk *walk = worker->walks;
+        subscriptions_drop(worker, walk->session);
+    }
+    sessions_release(worker);
+    routing_release(&worker->routing);
+    filters_free(worker->filters);
+    output_pool_trim(&worker->pool, 0);
+    sys_free(worker->sys);
+    loop_release(&worker->loop);
+    free(worker->acceptors);
+    free(worker->bags);
+    free(worker);
+}
