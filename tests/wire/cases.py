@@ -131,6 +131,8 @@ def read_step(case, where, text):
         case.steps.append(("wait", where, float(m[1])))
     elif m := re.fullmatch(r"check\s+\$(\w+)\s+(==|!=)\s+(\S+)", text):
         case.steps.append(("check", where, m[1], m[2], m[3]))
+    elif m := re.fullmatch(r"memory\s+\+(\d+)", text):
+        case.steps.append(("memory", where, int(m[1])))
     elif m := re.fullmatch(r"either\s+(\w+)\s+(\w+)\s+of\s+(\w+)\s+(\w+)", text):
         case.steps.append(("either", where, *m.groups()))
     else:

@@ -146,10 +146,11 @@ class Peer:
 
 
 class Conversation:
-    def __init__(self, case, address, prefix, timeout=TIMEOUT):
+    def __init__(self, case, address, prefix, timeout=TIMEOUT, memory=lambda: None):
         self.case, self.address, self.timeout = case, address, timeout
         self.scope = values.Scope(prefix)
         self.peers = {}
+        self.memory, self.memory_before = memory, memory()  # MiB of the broker, None if it is not ours
         self.names = {}  # given by `either`: X -> A
 
     def peer(self, name):
@@ -260,6 +261,10 @@ class Conversation:
         if (left == right) != (sign == "=="):
             raise Failed(f"${name} is {left!r}, expected {sign} {right!r}")
 
+    def grown(self, limit):
+        if self.memory_before is not None and (growth := self.memory() - self.memory_before) > limit:
+            raise Failed(f"the broker has grown by {growth} MiB")
+
     def either(self, taker, other, one, two):
         """Waits until one of two connections has something to read, and names that one and the other."""
         peers = [self.peer(one), self.peer(two)]
@@ -287,6 +292,8 @@ class Conversation:
                 time.sleep(step[2])
             elif step[0] == "check":
                 self.check(*step[2:])
+            elif step[0] == "memory":
+                self.grown(step[2])
             else:
                 self.either(*step[2:])
             return 1

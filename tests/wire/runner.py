@@ -32,14 +32,14 @@ class Group:
         self.broker, self.options = broker, options
         self.lock, self.server, self.wrong = threading.Lock(), None, []
 
-    def address(self):
+    def running(self):
         with self.lock:
             if self.server and self.server.died():
                 self.wrong.append(self.server.stop() or "the broker ended by itself")
                 self.server = None
             if not self.server:
                 self.server = Server(self.broker, self.options)
-            return self.server.address
+            return self.server
 
     def died(self):
         with self.lock:
@@ -55,7 +55,8 @@ def play(case, group, prefix):
     """None, or why the case failed."""
     try:
         expected = group.broker != "mosquitto" or not case.mosquitto_fails
-        Conversation(case, group.address(), prefix, TIMEOUT if expected else 2.0).play()
+        server = group.running()
+        Conversation(case, server.address, prefix, TIMEOUT if expected else 2.0, server.memory).play()
     except (Failed, OSError) as e:
         return str(e) + ("\n      the broker has died" if group.died() else "")
     except data.DataError as e:

@@ -101,6 +101,13 @@ class Server:
         self.log.seek(0)
         return self.log.read()[-4000:].decode(errors="replace").strip()
 
+    def memory(self):
+        """MiB of address space, which is what a broker grows by that reserves what a packet announces."""
+        if self.child is None:
+            return None
+        status = Path(f"/proc/{self.child.pid}/status").read_text()
+        return int(status.partition("VmSize:")[2].split()[0]) // 1024 if "VmSize:" in status else 0
+
     def died(self):
         return self.child is not None and self.child.poll() is not None
 
