@@ -26,7 +26,11 @@ static void the_rest_is_told_once_when_the_period_is_over(void **state)
     assert_int_equal(log_rate_rest(&rate, 1000 + LOG_RATE_PERIOD_MS - 1), 0);
     assert_int_equal(log_rate_rest(&rate, 1000 + LOG_RATE_PERIOD_MS), 312);
     assert_int_equal(log_rate_rest(&rate, 1000 + LOG_RATE_PERIOD_MS), 0);
-    assert_true(log_rate_due(&rate, 1000 + LOG_RATE_PERIOD_MS)); /* and it begins anew */
+
+    int64_t now = 1000 + LOG_RATE_PERIOD_MS; /* and it begins anew */
+    for (int i = 0; i < LOG_RATE_LINES + 2; i++)
+        CHECK(log_rate_due(&rate, now) == (i < LOG_RATE_LINES), "line %d", i);
+    assert_int_equal(log_rate_rest(&rate, now + LOG_RATE_PERIOD_MS), 2);
 }
 
 static void nothing_is_told_of_a_period_in_which_all_was_logged(void **state)

@@ -9,6 +9,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -37,7 +38,8 @@ struct bench {
     char order[64]; /* what was called: a letter each */
     struct timer timer;
     int timer_ends, mail_count;
-    int stop_at; /* stops when that much mail has come */
+    int stop_at;  /* stops when that much mail has come */
+    sem_t *taken; /* to be posted when mail has come */
 };
 
 static void note(struct bench *b, char what)
@@ -68,6 +70,8 @@ static void mail_came(struct loop *loop, struct mail *first)
     note(b, 'm');
     for (struct mail *mail = first; mail; mail = mail->next)
         assert_int_equal(CONTAINER_OF(mail, struct letter, mail)->number, b->mail_count++);
+    if (b->taken)
+        sem_post(b->taken);
     if (b->stop_at > 0 && b->mail_count >= b->stop_at)
         loop_stop(loop);
 }
@@ -305,6 +309,38 @@ static void mail_of_another_thread_wakes_the_loop(void **state)
     bench_free(b);
 }
 
+/* The next one when the last one has been taken, so each finds the loop asleep, or about to be. */
+static void *post_one_by_one(void *arg)
+{
+    struct bench *b = arg;
+    for (int i = 0; i < b->stop_at; i++) {
+        struct letter letter = { .number = i };
+        loop_post_one(&b->loop, &letter.mail);
+        while (sem_wait(b->taken) != 0)
+            ;
+    }
+    return NULL;
+}
+
+static void each_mail_wakes_a_loop_that_has_nothing_else_to_do(void **state)
+{
+    (void)state;
+    struct bench *b = bench_new();
+    sem_t taken;
+    assert_int_equal(sem_init(&taken, 0, 0), 0);
+    b->taken = &taken;
+    b->stop_at = 1000;
+    pthread_t thread;
+    assert_int_equal(pthread_create(&thread, NULL, post_one_by_one, b), 0);
+    assert_int_equal(loop_run(&b->loop), 0);
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    assert_int_equal(b->mail_count, 1000);
+    sem_destroy(&taken);
+    for (size_t i = 0; i < ROWS(b->ends); i++)
+        end_close(&b->ends[i]);
+    bench_free(b);
+}
+
 static void *run_loop(void *arg)
 {
     struct bench *b = arg;
@@ -336,4 +372,5 @@ TEST_SUITE("loop", cmocka_unit_test(ready_source_is_called_with_its_events),
            cmocka_unit_test(clocks_are_read_once_a_turn),
            cmocka_unit_test(descriptor_that_cannot_be_waited_for_is_an_error),
            cmocka_unit_test(mail_of_another_thread_wakes_the_loop),
+           cmocka_unit_test(each_mail_wakes_a_loop_that_has_nothing_else_to_do),
            cmocka_unit_test(loop_is_stopped_by_another_thread));
