@@ -32,7 +32,7 @@ static int accept_one(int listening)
 
 static uint16_t own_port(int fd)
 {
-    struct sockaddr_in6 own;
+    struct sockaddr_in6 own = { 0 };
     socklen_t len = sizeof(own);
     assert_int_equal(getsockname(fd, (struct sockaddr *)&own, &len), 0);
     return ntohs(own.sin6_port); /* at the same place as IPv4's */
