@@ -242,7 +242,7 @@ BUILD_DEPS = gcc libc6-dev pkg-config libmosquitto-dev libcurl4-openssl-dev libj
 DEMO_DEPS  = mosquitto mosquitto-clients
 TEST_DEPS  = git libcmocka-dev clang clang-format clang-tidy libclang-rt-14-dev python3 python3-pytest \
              python3-paho-mqtt python3-aiosmtpd exim4-daemon-light openssl nsca nsca-client nagios4-core \
-             tshark libmcrypt4 mandoc procps
+             tshark libmcrypt4 mandoc procps $(if $(shell sh -c 'command -v npm'),,npm)
 
 # $(call need,PACKAGES): installs what is missing; without a missing one it asks no network.
 need = @missing=; for p in $(1); do \
@@ -253,12 +253,19 @@ need = @missing=; for p in $(1); do \
 	  $$sudo env DEBIAN_FRONTEND=noninteractive sh -c 'apt-get update -q >/dev/null && \
 	    apt-get install -y -q --no-install-recommends '"$$missing"' >/dev/null'; fi
 
-.PHONY: build-deps demo-deps test-deps
+.PHONY: build-deps demo-deps test-packages test-deps
 build-deps:
 	$(call need,$(BUILD_DEPS))
 demo-deps: build-deps
 	$(call need,$(DEMO_DEPS))
-test-deps: demo-deps
+test-deps: test-packages tests/node_modules/.package-lock.json
+test-packages: demo-deps
 	$(call need,$(TEST_DEPS))
+
+# Clients in JavaScript, as package-lock.json has them; npm writes the target.
+tests/node_modules/.package-lock.json: tests/package-lock.json | test-packages
+	@echo "installing: tests/node_modules"
+	$(Q)cd tests && npm ci --silent --ignore-scripts --no-audit --no-fund
+	$(Q)touch $@
 
 -include $(shell find $(B) -name '*.d' 2>/dev/null)

@@ -291,16 +291,16 @@ def build():
     return path if path.is_absolute() else ROOT / path
 
 
+def port_for_now():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
 @pytest.fixture
 def free_port():
     """free_port() gives a TCP port on which nobody listens."""
-
-    def port():
-        with socket.socket() as s:
-            s.bind(("127.0.0.1", 0))
-            return s.getsockname()[1]
-
-    return port
+    return port_for_now
 
 
 @pytest.fixture
