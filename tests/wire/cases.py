@@ -11,7 +11,7 @@ from pathlib import Path
 import packet
 
 HEADERS = ("tests", "level", "options", "server", "mosquitto-fails", "note")
-STEP = re.compile(r"([A-Za-z]\w*)([<>])(\?|opt|\+)?\s+(.*)$")
+STEP = re.compile(r"([A-Za-z]\w*)([<>])(\?|opt|!|\+)?\s+(.*)$")
 
 
 class DataError(Exception):

@@ -146,8 +146,8 @@ class Peer:
 
 
 class Conversation:
-    def __init__(self, case, address, prefix, timeout=TIMEOUT, memory=lambda: None):
-        self.case, self.address, self.timeout = case, address, timeout
+    def __init__(self, case, address, prefix, timeout=TIMEOUT, memory=lambda: None, strict=True):
+        self.case, self.address, self.timeout, self.strict = case, address, timeout, strict
         self.scope = values.Scope(prefix)
         self.peers = {}
         self.memory, self.memory_before = memory, memory()  # MiB of the broker, None if it is not ours
@@ -270,10 +270,10 @@ class Conversation:
         peers = [self.peer(one), self.peer(two)]
         found = [peer for peer in peers if peer.data]
         if not found:
-            ready = select.select([peer.socket for peer in peers], [], [], TIMEOUT)[0]
+            ready = select.select([peer.socket for peer in peers], [], [], self.timeout)[0]
             found = [peer for peer in peers if peer.socket in ready]
         if not found:
-            raise Failed(f"neither {one} nor {two} got anything for {TIMEOUT:.0f} s")
+            raise Failed(f"neither {one} nor {two} got anything for {self.timeout:.0f} s")
         self.names[taker], self.names[other] = (one, two) if found[0] is peers[0] else (two, one)
 
     def group(self, at):
@@ -301,7 +301,7 @@ class Conversation:
             self.send(step)
             return 1
         peer = self.peer(step.who)
-        if step.mark == "opt":
+        if step.mark == "opt" or step.mark == "!" and not self.strict:
             peer.optional.append(step)
             return 1
         count = 1

@@ -127,7 +127,7 @@ def with_code(f, v5):
         return b""
     if f["props"] or form == b"long":
         return bytes([f.get("code", 0)]) + properties(f["props"])
-    return bytes([f["code"]]) if f.get("code") or form == b"code" else b""
+    return bytes([f.get("code", 0)]) if f.get("code") or form == b"code" else b""
 
 
 def encode_subscribe(f, v5):

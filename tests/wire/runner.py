@@ -55,8 +55,8 @@ def play(case, group, prefix):
     """None, or why the case failed."""
     try:
         expected = group.broker != "mosquitto" or not case.mosquitto_fails
-        server = group.running()
-        Conversation(case, server.address, prefix, TIMEOUT if expected else 2.0, server.memory).play()
+        server, strict = group.running(), group.broker == "tocsin"
+        Conversation(case, server.address, prefix, TIMEOUT if expected else 2.0, server.memory, strict).play()
     except (Failed, OSError) as e:
         return str(e) + ("\n      the broker has died" if group.died() else "")
     except data.DataError as e:
