@@ -87,6 +87,23 @@ class FixedBroker:
      ["2003000000", "3006000174020101"], "payload-format-indicator"),
     ("a property twice", "level: 5\n" + CONNECT + "A> PINGREQ\nA< PUBLISH topic=t props=*\n",
      ["2003000000", "30080001740401010101"], "twice"),
+    ("an alias", "level: 5\nA> CONNECT +topic-alias-maximum=1\nA< CONNACK\nA> PINGREQ\n" + "A< PUBLISH topic=t\n" * 2,
+     ["2003000000", "30070001740323000130060000" "03230001", PONG], None),
+    ("an alias that stands for nothing", "level: 5\nA> CONNECT +topic-alias-maximum=1\nA< CONNACK\nA> PINGREQ\nA< PUBLISH topic=t\n",
+     ["2003000000", "3006000003230001"], "stands for nothing"),
+    ("an alias that is too high", "level: 5\nA> CONNECT +topic-alias-maximum=1\nA< CONNACK\nA> PINGREQ\nA< PUBLISH topic=t\n",
+     ["2003000000", "300700017403230002"], "outside of"),
+    ("an alias that nobody allowed", "level: 5\n" + CONNECT + "A> PINGREQ\nA< PUBLISH topic=t\n",
+     ["2003000000", "300700017403230001"], "outside of"),
+    ("a packet that is too large", "level: 5\nA> CONNECT +maximum-packet-size=5\nA< CONNACK\nA> PINGREQ\nA< PUBLISH topic=t\n",
+     ["2003000000", "300400017400"], "Maximum Packet Size"),
+    ("an identifier that is in use", CONNECT + "A> PINGREQ\n" + "A< PUBLISH topic=t qos=1\n" * 2,
+     [ACCEPTED, "32050001740001" * 2], "is in use"),
+    ("an identifier that is free again", CONNECT + "A> PINGREQ\nA< PUBLISH topic=t qos=1\nA> PUBACK pid=1\nA< PUBLISH topic=t qos=1\n",
+     [ACCEPTED, "32050001740001", "32050001740001", PONG], None),
+    ("more than the quota", "level: 5\nA> CONNECT +receive-maximum=1\nA< CONNACK\nA> PINGREQ\n" + "A< PUBLISH topic=t qos=1\n" * 2,
+     ["2003000000", "3206000174000100" "3206000174000200"], "Receive Maximum"),
+    ("what this broker should have said", "level: 5\nA> CONNECT\nA<! CONNACK code=0x81\nA< closed\n", ["end"], "has closed"),
 ])
 def test_the_runner_notices(tmp_path, name, text, answers, wrong):
     path = tmp_path / "cases.txt"
