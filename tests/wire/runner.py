@@ -31,14 +31,21 @@ class Group:
     def __init__(self, broker, options):
         self.broker, self.options = broker, options
         self.lock, self.server, self.wrong = threading.Lock(), None, []
+        self.broken = None  # why it did not start: it is not tried again
 
     def running(self):
         with self.lock:
             if self.server and self.server.died():
                 self.wrong.append(self.server.stop() or "the broker ended by itself")
                 self.server = None
+            if self.broken:
+                raise self.broken
             if not self.server:
-                self.server = Server(self.broker, self.options)
+                try:
+                    self.server = Server(self.broker, self.options)
+                except data.DataError as e:
+                    self.broken = e
+                    raise
             return self.server
 
     def died(self):

@@ -82,7 +82,7 @@ class Server:
             argv = ["/usr/sbin/mosquitto", "-c", config]
         else:
             config.write_text(tocsin_config(self.address[1], options))
-            argv = [ROOT / os.environ.get("TOCSIN_BUILD", "build/release") / "tocsin", "run", config]
+            argv = [ROOT / os.environ.get("TOCSIN_BUILD", "build/release") / "tocsin", "run", "-c", config]
         self.child = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=self.log, stderr=subprocess.STDOUT,
                                       cwd=self.folder.name)
         self.await_listening()
