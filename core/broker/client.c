@@ -208,11 +208,16 @@ void clients_settle(struct worker *worker)
     while (worker->touched) {
         struct client *c = worker->touched;
         worker->touched = c->next_touched;
-        c->touched = false;
+        /* It counts as touched until then, so that what fails here cannot list it again before it is freed. */
         if (c->output.first && !c->blocked)
             flush(c);
-        if (c->ending)
+        if (c->ending) {
             close_now(c);
+            continue;
+        }
+        c->touched = false;
+        if (c->output.first && !c->blocked)
+            client_touch(c);
     }
 }
 
