@@ -76,7 +76,8 @@ static int lay_out(struct subscriber *s, const struct sub_message *m)
         const int rc = sub_format_add(s->format, m, s->pretty, &s->line);
         return rc == 0 && s->newline ? buf_add_byte(&s->line, '\n') : rc;
     }
-    if (!s->verbose && m->len == 0)
+    /* As mosquitto_sub does it. */
+    if (m->len == 0 && !(s->verbose && s->newline))
         return 0;
     if (s->verbose)
         buf_addf(&s->line, "%s ", m->topic);
