@@ -134,11 +134,10 @@ void client_refuse(struct client *c, enum mqtt_reason reason, const char *why)
     if (c->ending)
         return;
     COUNT(worker, packets_refused, 1);
-    if (log_trouble_due(&worker->bad_packets, loop_now_ms(&worker->loop)))
-        log_warning("bad packet client=%s peer=%s reason=%s%s%s held_back=%llu", CLIENT_NAME(c),
+    if (log_rate_due(&worker->bad_packets, loop_now_ms(&worker->loop)))
+        log_warning("bad packet client=%s peer=%s: %s%s%s", CLIENT_NAME(c),
                     peer_name(c->transport, c->source.fd).text, mqtt_reason_name(reason),
-                    why ? ": " : "", why ? why : "",
-                    (unsigned long long)worker->bad_packets.held_back);
+                    why ? ", " : "", why ? why : "");
     client_end(c, reason, why);
 }
 

@@ -15,9 +15,8 @@
 static void count_dropped(struct worker *worker, const struct session *session, const char *why)
 {
     COUNT(worker, publish_dropped, 1);
-    if (log_trouble_due(&worker->dropped, loop_now_ms(&worker->loop)))
-        log_warning("messages dropped client=%s: %s held_back=%llu", session->id, why,
-                    (unsigned long long)worker->dropped.held_back);
+    if (log_rate_due(&worker->dropped, loop_now_ms(&worker->loop)))
+        log_warning("message dropped client=%s: %s", session->id, why);
 }
 
 /* ---- Encoding ---- */

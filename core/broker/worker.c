@@ -196,6 +196,18 @@ static void free_empty_flows(struct worker *worker)
     atomic_store_explicit(&worker->counters.stored_bytes, bytes, memory_order_relaxed);
 }
 
+/* What the log has not been told of. */
+static void log_rest(struct worker *worker)
+{
+    int64_t now = loop_now_ms(&worker->loop);
+    uint64_t n = log_rate_rest(&worker->bad_packets, now);
+    if (n > 0)
+        log_warning("%" PRIu64 " more bad packets in the last minute", n);
+    n = log_rate_rest(&worker->dropped, now);
+    if (n > 0)
+        log_warning("%" PRIu64 " more messages dropped in the last minute", n);
+}
+
 static void on_pulse(struct timer_wheel *wheel, struct timer *timer)
 {
     (void)timer;
@@ -205,6 +217,7 @@ static void on_pulse(struct timer_wheel *wheel, struct timer *timer)
     if (now >= worker->housekeeping_ms) {
         worker->housekeeping_ms = now + PULSE_MS;
         free_empty_flows(worker);
+        log_rest(worker);
         output_pool_trim(&worker->pool, POOL_KEPT);
         if (worker->index == 0) {
             retained_sweep(worker->broker->retained, worker->second, SWEEP);

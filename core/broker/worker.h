@@ -16,6 +16,7 @@
 
 #include "base/container.h"
 #include "base/log.h"
+#include "base/log_rate.h"
 #include "broker/broker.h"
 #include "broker/filters.h"
 #include "broker/flow.h"
@@ -138,7 +139,7 @@ struct worker {
     uint32_t tapped; /* which of them are not empty */
 
     struct counters counters;
-    struct log_trouble bad_packets, dropped;
+    struct log_rate bad_packets, dropped;
     struct publication *block; /* what the packet under way lies in, if it may be kept as it is */
     uint8_t buffer[WORKER_BUFFER];
     uint8_t scratch[OUTPUT_CHUNK];
