@@ -33,6 +33,7 @@
 struct load_options opt = {
     .host = "127.0.0.1",
     .label = "",
+    .ids = "load",
     .port = 1883,
     .pubs = 1,
     .subs = 1,
@@ -53,6 +54,7 @@ static void usage(FILE *to)
         "mqttload [options]: MQTT load, one line of JSON\n"
         "  --host A --port P --pid N      broker address; its process, to meter it\n"
         "  --label TEXT --v5              label in the JSON; MQTT 5 instead of 3.1.1\n"
+        "  --ids TEXT                     what client ids begin with\n"
         "  --poll-us N                    look for input every N us instead of being woken\n"
         " message flow (the default mode)\n"
         "  --topics 1:1|fan-in|fan-out    fan-in: wildcard subscribers\n"
@@ -78,6 +80,7 @@ enum {
     O_PORT,
     O_PID,
     O_LABEL,
+    O_IDS,
     O_V5,
     O_POLL,
     O_TOPICS,
@@ -110,6 +113,7 @@ static const struct option long_options[] = {
     { "port", 1, 0, O_PORT },
     { "pid", 1, 0, O_PID },
     { "label", 1, 0, O_LABEL },
+    { "ids", 1, 0, O_IDS },
     { "v5", 0, 0, O_V5 },
     { "poll-us", 1, 0, O_POLL },
     { "topics", 1, 0, O_TOPICS },
@@ -154,6 +158,9 @@ static void parse_options(int argc, char **argv)
             break;
         case O_LABEL:
             opt.label = optarg;
+            break;
+        case O_IDS:
+            opt.ids = optarg;
             break;
         case O_V5:
             opt.v5 = true;

@@ -266,7 +266,7 @@ class Client:
             return
         if kind == PUBACK and not refused:
             self.soak.acknowledged(held)
-        if refused:
+        if refused and kind != PUBCOMP:  # a PUBREL may come twice
             self.soak.count["refused"] += 1
         del self.inflight[taken]
         self.soak.pending -= 1
@@ -538,7 +538,7 @@ def start_broker(options, folder, port):
         command = ["mosquitto", "-c", conf]
     else:
         conf.write_text(f'broker = {{ listeners = ( {{ port = {port}; bind = "127.0.0.1"; }} );\n'
-                        f"  workers = {options.workers}; max_queued_messages = 0; sys_interval = "1s"; "
+                        f'  workers = {options.workers}; max_queued_messages = 0; sys_interval = "1s"; '
                         "connection_messages = false; };\n")
         command = [BUILD / "tocsin", "run", "-c", conf]
     log = open(folder / "broker.log", "wb")

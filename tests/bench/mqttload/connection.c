@@ -327,7 +327,7 @@ void conn_open(struct conn *c, enum role role, uint32_t index, const char *name)
     struct sockaddr_in a = broker_address();
     struct timeval tv = { .tv_sec = 20 };
     uint8_t buf[512];
-    char id[32];
+    char id[64];
 
     c->role = role;
     c->index = index;
@@ -338,7 +338,7 @@ void conn_open(struct conn *c, enum role role, uint32_t index, const char *name)
     setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &(int){ 1 }, sizeof(int));
     if (connect(c->fd, (struct sockaddr *)&a, sizeof(a)))
         die("connect %s:%d: %s", opt.host, opt.port, strerror(errno));
-    snprintf(id, sizeof(id), "load-%s-%06u", name, index);
+    snprintf(id, sizeof(id), "%.32s-%s-%06u", opt.ids, name, index);
     size_t n = packet_connect(buf, id);
     if (send(c->fd, buf, n, 0) != (ssize_t)n)
         die("send CONNECT: %s", strerror(errno));

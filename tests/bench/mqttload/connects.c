@@ -46,7 +46,7 @@ void run_connects(void)
     struct epoll_event ev[MAX_EVENTS];
     long started = 0, finished = 0, failed = 0;
     uint8_t buf[256];
-    char id[32];
+    char id[64];
 
     struct meter m0 = meter_read();
     uint64_t t0 = now_ns(), quiet = t0;
@@ -58,7 +58,7 @@ void run_connects(void)
             struct place *s = ev[i].data.ptr;
             bool over = false;
             if (ev[i].events & EPOLLOUT && !s->asked) {
-                snprintf(id, sizeof(id), "load-c-%08ld-%03d", started, (int)(s - places));
+                snprintf(id, sizeof(id), "%.32s-c-%08ld-%03d", opt.ids, started, (int)(s - places));
                 size_t len = packet_connect(buf, id);
                 s->asked = send(s->fd, buf, len, MSG_NOSIGNAL) == (ssize_t)len;
             }

@@ -57,7 +57,7 @@ enum id_state {
 
 /* The command line, as usage() in mqttload.c explains it. */
 struct load_options {
-    const char *host, *label;
+    const char *host, *label, *ids;
     int port, pid;
     enum topology topology;
     int pubs, subs, pub_qos, sub_qos, size, window, burst;
