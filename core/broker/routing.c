@@ -6,6 +6,7 @@
 
 #include "base/map.h"
 #include "broker/deliver.h"
+#include "broker/parcel.h"
 #include "broker/receipt.h"
 #include "broker/tap.h"
 
@@ -304,6 +305,10 @@ static void to_worker(struct worker *worker, unsigned number, struct publish *p)
         return;
     }
     p->crowded |= crowded;
+    if (parcel_suits(p)) {
+        p->failed |= parcel_add(worker, number, p) < 0;
+        return;
+    }
     struct letter_publication *letter = malloc(sizeof(*letter));
     struct publication *publication = letter ? publish_keep(p) : NULL;
     if (!publication) {

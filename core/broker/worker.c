@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "broker/client.h"
 #include "broker/deliver.h"
+#include "broker/parcel.h"
 #include "broker/publishing.h"
 #include "broker/receipt.h"
 #include "broker/subscribe.h"
@@ -28,6 +29,8 @@
 
 static size_t letter_size(const struct letter *letter)
 {
+    if (letter->kind == LETTER_PARCEL)
+        return parcel_size((const struct letter_parcel *)letter);
     if (letter->kind != LETTER_PUBLICATION && letter->kind != LETTER_SHARED)
         return 0;
     return publication_size(((const struct letter_publication *)letter)->publication);
@@ -38,6 +41,7 @@ void worker_write(struct worker *worker, unsigned to, struct letter *letter, siz
     if (size > 0)
         atomic_fetch_add_explicit(&worker->broker->workers[to]->backlog, size,
                                   memory_order_relaxed);
+    worker->parcels[to] = NULL; /* what comes later must not overtake this */
     mailbag_add(&worker->bags[to], &letter->mail);
 }
 
@@ -107,6 +111,9 @@ static void on_mail(struct loop *loop, struct mail *first)
         case LETTER_PUBLICATION:
         case LETTER_SHARED:
             read_publication(worker, (struct letter_publication *)letter);
+            break;
+        case LETTER_PARCEL:
+            parcel_read(worker, (struct letter_parcel *)letter);
             break;
         case LETTER_RECEIPT:
             receipt_arrive(worker, CONTAINER_OF(letter, struct receipt, letter));
@@ -229,6 +236,16 @@ static void on_pulse(struct timer_wheel *wheel, struct timer *timer)
         loop_timer_start(loop, &worker->pulse, worker->paused ? HURRY_MS : PULSE_MS);
 }
 
+/* Sends off the letters of the turn. */
+static void post(struct worker *worker)
+{
+    for (unsigned i = 0; i < worker->broker->worker_count; i++)
+        if (!mailbag_is_empty(&worker->bags[i])) {
+            worker->parcels[i] = NULL;
+            loop_post(&worker->broker->workers[i]->loop, &worker->bags[i]);
+        }
+}
+
 static void on_turn_end(struct loop *loop)
 {
     struct worker *worker = CONTAINER_OF(loop, struct worker, loop);
@@ -240,14 +257,10 @@ static void on_turn_end(struct loop *loop)
     do {
         if (worker->tapped)
             taps_settle(worker);
-        for (unsigned i = 0; i < worker->broker->worker_count; i++)
-            if (!mailbag_is_empty(&worker->bags[i]))
-                loop_post(&worker->broker->workers[i]->loop, &worker->bags[i]);
+        post(worker);
         clients_settle(worker);
     } while (worker->tapped);
-    for (unsigned i = 0; i < worker->broker->worker_count; i++)
-        if (!mailbag_is_empty(&worker->bags[i]))
-            loop_post(&worker->broker->workers[i]->loop, &worker->bags[i]);
+    post(worker);
 }
 
 static void on_turn_start(struct loop *loop)
@@ -304,10 +317,13 @@ struct worker *worker_new(struct broker *broker, unsigned index)
     worker->filters = filters_new();
     worker->acceptors = calloc(broker->settings.listener_count + 1, sizeof(*worker->acceptors));
     worker->bags = calloc(broker->worker_count, sizeof(*worker->bags));
-    if (!worker->filters || !worker->acceptors || !worker->bags || loop_init(&worker->loop) < 0) {
+    worker->parcels = calloc(broker->worker_count, sizeof(struct letter_parcel *));
+    if (!worker->filters || !worker->acceptors || !worker->bags || !worker->parcels ||
+        loop_init(&worker->loop) < 0) {
         filters_free(worker->filters);
         free(worker->acceptors);
         free(worker->bags);
+        free(worker->parcels);
         free(worker);
         return NULL;
     }
@@ -359,5 +375,6 @@ void worker_free(struct worker *worker)
     loop_release(&worker->loop);
     free(worker->acceptors);
     free(worker->bags);
+    free(worker->parcels);
     free(worker);
 }

@@ -64,6 +64,7 @@ static inline void counter_add(atomic_uint_fast64_t *counter, uint64_t n)
 enum letter_kind {
     LETTER_CLIENT,      /* has said who it is: belongs to this worker */
     LETTER_PUBLICATION, /* for this worker's own subscribers */
+    LETTER_PARCEL,      /* short ones of these (parcel.h) */
     LETTER_SHARED,      /* for one member of a shared subscription */
     LETTER_RECEIPT,     /* whoever had to take a message over has done so */
     LETTER_PUBLISH,     /* by broker_publish(): to be routed */
@@ -133,8 +134,9 @@ struct worker {
     struct client *paused;       /* read from no further until there is room */
     struct acceptor *acceptors;  /* one for each listener */
 
-    struct mailbag *bags;  /* for each worker: what the turn has for it */
-    atomic_size_t backlog; /* bytes posted to this worker and not handled yet */
+    struct letter_parcel **parcels; /* for each worker: the open one in its bag, or NULL */
+    struct mailbag *bags;           /* for each worker: what the turn has for it */
+    atomic_size_t backlog;          /* bytes posted to this worker and not handled yet */
     struct tap_batch taps[TAPS_MAX];
     uint32_t tapped; /* which of them are not empty */
 
