@@ -23,6 +23,7 @@ struct filter_node {
 
 static struct filter_node *node_at(const struct filter_tree *tree, uint32_t ref)
 {
+    assert(ref);
     return pool_at(&tree->pool, ref);
 }
 

@@ -280,6 +280,19 @@ static int order_add(struct retained *retained, const struct publication *public
     return 0;
 }
 
+/* Makes one leaf of two neighbours with little in them. */
+static void leaves_merge(struct retained *retained, size_t first)
+{
+    if (first + 1 >= retained->leaf_count)
+        return;
+    struct leaf *a = leaf_at(retained, first), *b = leaf_at(retained, first + 1);
+    if (a->count + b->count > LEAF_ITEMS / 2)
+        return;
+    memcpy(a->items + a->count, b->items, b->count * sizeof *b->items);
+    a->count += b->count;
+    leaves_remove(retained, first + 1);
+}
+
 static void order_remove(struct retained *retained, struct place place)
 {
     struct leaf *leaf = leaf_at(retained, place.leaf);
@@ -290,16 +303,9 @@ static void order_remove(struct retained *retained, struct place place)
         leaves_remove(retained, place.leaf);
         return;
     }
-    /* Two neighbours with little in them become one. */
-    const size_t first = place.leaf + 1 < retained->leaf_count ? place.leaf : place.leaf - 1;
-    if (retained->leaf_count < 2)
-        return;
-    struct leaf *a = leaf_at(retained, first), *b = leaf_at(retained, first + 1);
-    if (a->count + b->count > LEAF_ITEMS / 2)
-        return;
-    memcpy(a->items + a->count, b->items, b->count * sizeof *b->items);
-    a->count += b->count;
-    leaves_remove(retained, first + 1);
+    leaves_merge(retained, place.leaf);
+    if (place.leaf > 0)
+        leaves_merge(retained, place.leaf - 1);
 }
 
 static void count_in(struct retained *retained, const struct publication *publication)

@@ -51,6 +51,32 @@ static void worker_is_in_a_filter_once(void **state)
     interest_free(interest);
 }
 
+static void memory_does_not_grow_with_changes(void **state)
+{
+    (void)state;
+    struct interest *interest = interest_new();
+    char filter[32];
+    size_t first = 0, bytes = 0;
+    for (int round = 0; round < 4; round++) {
+        for (unsigned i = 0; i < 20000; i++) {
+            const size_t len = (size_t)snprintf(filter, sizeof filter, "load/%u", i);
+            interest_add(interest, i % 3, filter, len);
+            interest_add(interest, 3, filter, len);
+            interest_remove(interest, round % 2 ? i % 3 : 3, filter, len);
+        }
+        for (unsigned i = 0; round % 2 && i < 20000; i++) {
+            const size_t len = (size_t)snprintf(filter, sizeof filter, "load/%u", i);
+            interest_remove(interest, 3, filter, len);
+        }
+        interest_count(interest, &bytes);
+        first = round ? first : bytes;
+        CHECK(bytes <= first, "round %d: %zu bytes, %zu at first", round, bytes, first);
+    }
+    assert_int_equal(interest_count(interest, &bytes), 0);
+    CHECK(bytes < 400000, "%zu bytes are left", bytes);
+    interest_free(interest);
+}
+
 /* ---- Against a list ---- */
 
 #define ROOM 200
@@ -166,5 +192,6 @@ static void workers_share_it(void **state)
 
 TEST_SUITE("interest", cmocka_unit_test(workers_are_found_by_what_their_filters_match),
            cmocka_unit_test(worker_is_in_a_filter_once),
+           cmocka_unit_test(memory_does_not_grow_with_changes),
            cmocka_unit_test(index_agrees_with_a_list_through_random_changes),
            cmocka_unit_test(workers_share_it));

@@ -282,7 +282,7 @@ static void publication_lives_as_long_as_somebody_has_it(void **state)
 static void memory_follows_the_number_of_messages(void **state)
 {
     (void)state;
-    static const char *const orders[] = { "up", "down", "between", "random" };
+    static const char *const orders[] = { "up", "down", "between", "gap", "random" };
     for (unsigned order = 0; order < ROWS(orders); order++) {
         struct retained *retained = retained_new();
         char topic[64];
@@ -291,6 +291,7 @@ static void memory_follows_the_number_of_messages(void **state)
             const unsigned at = order == 0   ? i
                                 : order == 1 ? MANY - i
                                 : order == 2 ? (i < MANY / 2 ? i * 2 : (MANY - i) * 2 + 1)
+                                : order == 3 ? (i < 127 ? i : 2 * MANY - i)
                                              : random_below(&random, MANY * 100);
             snprintf(topic, sizeof topic, "load/%08u", at);
             set(retained, topic, "", 0);
@@ -298,16 +299,31 @@ static void memory_follows_the_number_of_messages(void **state)
         const struct retained_stats stats = retained_stats(retained);
         CHECK(stats.overhead < stats.count * 40 + 200000, "%s: %zu bytes for %zu", orders[order],
               stats.overhead, stats.count);
-        for (unsigned i = 0; i < MANY * 100; i++) {
+        for (unsigned i = 0; i < (order < 4 ? MANY * 2 : MANY * 100); i++) {
             snprintf(topic, sizeof topic, "load/%08u", i);
-            if (i > MANY + 1 && order < 3)
-                break;
             clear(retained, topic);
         }
         assert_int_equal(retained_stats(retained).count, 0);
         assert_true(retained_stats(retained).overhead < 200000);
         retained_free(retained);
     }
+}
+
+static void places_of_messages_that_went_are_used_again(void **state)
+{
+    (void)state;
+    struct retained *retained = retained_new();
+    char topic[64];
+    for (unsigned i = 0; i < MANY * 10; i++) {
+        snprintf(topic, sizeof topic, "load/%u", 10000000 + i);
+        set(retained, topic, "", 0);
+        snprintf(topic, sizeof topic, "load/%u", 10000000 + i - 1000);
+        if (i >= 1000 && i % 50)
+            clear(retained, topic);
+    }
+    const struct retained_stats stats = retained_stats(retained);
+    CHECK(stats.overhead < 400000, "%zu bytes for %zu", stats.overhead, stats.count);
+    retained_free(retained);
 }
 
 /* ---- Against a list ---- */
@@ -525,5 +541,6 @@ TEST_SUITE("retained", cmocka_unit_test(last_message_of_a_topic_is_kept),
            cmocka_unit_test(expired_messages_are_neither_found_nor_kept),
            cmocka_unit_test(publication_lives_as_long_as_somebody_has_it),
            cmocka_unit_test(memory_follows_the_number_of_messages),
+           cmocka_unit_test(places_of_messages_that_went_are_used_again),
            cmocka_unit_test(messages_agree_with_a_list_through_random_changes),
            cmocka_unit_test(workers_share_it));
