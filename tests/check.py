@@ -40,6 +40,8 @@ STAGES = [
     ("system", [PYTEST], {}),
     # The conversations are data, and Mosquitto shows that they are right.
     ("wire-data", [WIRE + ["--broker", "mosquitto"]], {}),
+    ("wire", [WIRE], {}),
+    ("wire-asan", [make("compile", VARIANT="asan"), WIRE + ["--option", "workers=3"]], {"TOCSIN_BUILD": "build/asan"}),
     ("system-asan", [make("compile", "tools", VARIANT="asan"), PYTEST + ["-m", "threads or memory"]],
      {"TOCSIN_BUILD": "build/asan"}),
     ("system-tsan", [make("compile", "tools", VARIANT="tsan"), PYTEST + ["-m", "threads"]],
