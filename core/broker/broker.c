@@ -248,7 +248,7 @@ int broker_publish(struct broker *broker, struct broker_tap *tap, struct publica
     if (!broker->running)
         return -EAGAIN;
     if (expiry > 0)
-        publication->expires = broker_second(broker, clock_mono_ms()) + expiry;
+        publication->expires = expires_after(broker_second(broker, clock_mono_ms()), expiry);
     struct letter_publish order = {
         .letter.kind = LETTER_PUBLISH,
         .publication = publication,

@@ -33,11 +33,9 @@ static void write_own(struct client *c, const struct publish *p, const struct te
 {
     own->writer = (struct mqtt_property_writer){ .data = own->space, .room = sizeof(own->space) };
     own->new_alias = 0;
-    if (p->expires) {
-        uint32_t now = c->worker->second;
+    if (p->expires)
         mqtt_property_add_number(&own->writer, MQTT_PROPERTY_MESSAGE_EXPIRY_INTERVAL,
-                                 p->expires > now ? p->expires - now : 0);
-    }
+                                 expires_in(p->expires, c->worker->second));
     if (c->alias_maximum > 0) {
         bool known = false;
         uint16_t alias =

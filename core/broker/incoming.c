@@ -16,12 +16,16 @@
 /* ---- PUBLISH ---- */
 
 /* Answers a message that is not taken. Clients before 5.0 cannot be told: for them it is taken and forgotten
- * [MQTT-3.3.5-2 of 3.1.1]. */
+ * [MQTT-3.3.5-2 of 3.1.1]. With QoS 0 there is no answer but DISCONNECT, which a wrong payload format gets
+ * [MQTT 5.0, 3.3.2.3.2]; the other reasons are the broker's own, and not worth the connection. */
 static void reject(struct client *c, const struct mqtt_publish *in, enum mqtt_reason reason)
 {
     COUNT(c->worker, publish_dropped, 1);
-    if (in->qos == 0)
+    if (in->qos == 0) {
+        if (reason == MQTT_PAYLOAD_FORMAT_INVALID)
+            client_refuse(c, reason, NULL);
         return;
+    }
     if (in->qos == 2 && c->level == MQTT_5_0)
         ids_remove(&c->session->received, in->packet_id);
     receipt_acknowledge(c, NULL, in->qos, in->packet_id, reason);
@@ -81,7 +85,7 @@ static enum mqtt_reason judge(struct client *c, const struct mqtt_publish *in)
     if (!access_publish(c->session, in->topic.data, in->topic.len))
         return MQTT_NOT_AUTHORIZED;
     if (limit > 0 && in->payload.len > (size_t)limit)
-        return MQTT_PACKET_TOO_LARGE;
+        return MQTT_QUOTA_EXCEEDED; /* PUBACK cannot say that it is too large [MQTT-3.4.2-1] */
     if (mqtt_properties_number(&in->properties, MQTT_PROPERTY_PAYLOAD_FORMAT_INDICATOR, 0) == 1 &&
         !utf8_valid((const char *)in->payload.data, in->payload.len))
         return MQTT_PAYLOAD_FORMAT_INVALID;
@@ -242,12 +246,10 @@ void on_publish(struct client *c, uint8_t first, const uint8_t *body, size_t len
         .from = c->session,
         .wants_receipt = in.qos > 0,
     };
-    if (mqtt_properties_have(&in.properties, MQTT_PROPERTY_MESSAGE_EXPIRY_INTERVAL)) {
-        uint64_t at =
-            (uint64_t)worker->second +
-            mqtt_properties_number(&in.properties, MQTT_PROPERTY_MESSAGE_EXPIRY_INTERVAL, 0);
-        publish.expires = at > UINT32_MAX ? 0 : (uint32_t)at;
-    }
+    if (mqtt_properties_have(&in.properties, MQTT_PROPERTY_MESSAGE_EXPIRY_INTERVAL))
+        publish.expires = expires_after(
+            worker->second,
+            mqtt_properties_number(&in.properties, MQTT_PROPERTY_MESSAGE_EXPIRY_INTERVAL, 0));
     uint8_t *properties = NULL;
     char *topic = NULL;
     if ((!in.properties.present || carry(c, &in, &publish, &properties)) &&
@@ -284,7 +286,7 @@ void on_ack(struct client *c, enum mqtt_type type, const uint8_t *body, size_t l
     if (item && item->unsent)
         item = NULL; /* of an earlier connection: not what this one has been sent */
     if (!item) {
-        if (type == MQTT_PUBREC)
+        if (type == MQTT_PUBREC && in.reason < 0x80) /* [MQTT-4.3.3-4 of 5.0] */
             client_acknowledge(c, MQTT_PUBREL, in.packet_id, MQTT_PACKET_IDENTIFIER_NOT_FOUND);
         return;
     }

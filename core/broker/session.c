@@ -101,8 +101,8 @@ void session_publish_will(struct worker *worker, struct session *session)
     if (!will)
         return;
     session->will = NULL;
-    if (will->expiry && (uint64_t)worker->second + will->expiry <= UINT32_MAX)
-        will->publication->expires = worker->second + will->expiry;
+    if (will->expiry)
+        will->publication->expires = expires_after(worker->second, will->expiry);
     struct publish publish = publish_of(will->publication);
     publish.from = session;
     route(worker, &publish);

@@ -205,15 +205,26 @@ static size_t levels(struct mqtt_string filter)
     return n;
 }
 
+/* Whether this broker has that kind of subscription; CONNACK has told clients of 5.0, so for them it is a
+ * Protocol Error to want it nevertheless [MQTT 5.0, 3.2.2.3.11, 3.2.2.3.13]. */
+static enum mqtt_reason availability(const struct broker_settings *settings,
+                                     const struct mqtt_subscription *wanted)
+{
+    if (!settings->wildcard_available && has_wildcard(wanted->filter))
+        return MQTT_WILDCARD_SUBSCRIPTIONS_NOT_SUPPORTED;
+    if (!settings->shared_available && wanted->share_name.data)
+        return MQTT_SHARED_SUBSCRIPTIONS_NOT_SUPPORTED;
+    return MQTT_SUCCESS;
+}
+
 static enum mqtt_reason judge(const struct client *c, const struct mqtt_subscription *wanted)
 {
     const struct broker_settings *settings = c->worker->settings;
     if (levels(wanted->filter) > (size_t)settings->max_topic_levels)
         return MQTT_TOPIC_FILTER_INVALID;
-    if (!settings->wildcard_available && has_wildcard(wanted->filter))
-        return MQTT_WILDCARD_SUBSCRIPTIONS_NOT_SUPPORTED;
-    if (!settings->shared_available && wanted->share_name.data)
-        return MQTT_SHARED_SUBSCRIPTIONS_NOT_SUPPORTED;
+    enum mqtt_reason available = availability(settings, wanted);
+    if (available != MQTT_SUCCESS)
+        return available;
     if (!access_subscribe(c->session, wanted->filter.data, wanted->filter.len))
         return MQTT_NOT_AUTHORIZED;
     return MQTT_SUCCESS;
@@ -273,6 +284,10 @@ void on_subscribe(struct client *c, const uint8_t *body, size_t len)
         if (id && !c->worker->settings->subscription_identifiers_available)
             reason = MQTT_SUBSCRIPTION_IDENTIFIERS_NOT_SUPPORTED;
     }
+    struct mqtt_subscription wanted;
+    size_t at = 0, count = 0;
+    while (reason == MQTT_SUCCESS && c->level == MQTT_5_0 && mqtt_subscribe_next(&in, &at, &wanted))
+        reason = availability(c->worker->settings, &wanted);
     if (reason != MQTT_SUCCESS) {
         client_refuse(c, reason, NULL);
         return;
@@ -282,8 +297,7 @@ void on_subscribe(struct client *c, const uint8_t *body, size_t len)
         client_end(c, MQTT_SERVER_BUSY, "out of memory");
         return;
     }
-    struct mqtt_subscription wanted;
-    size_t at = 0, count = 0;
+    at = 0;
     while (mqtt_subscribe_next(&in, &at, &wanted))
         reasons[count++] = (uint8_t)subscribe(c, &wanted, id);
     answer(c, MQTT_SUBACK, in.packet_id, reasons, count);

@@ -206,6 +206,19 @@ void broker_barrier(struct broker *broker);
 /* Seconds since the broker was made, from 1 on: the clock of publication.expires. */
 uint32_t broker_second(const struct broker *broker, int64_t now_ms);
 
+/* publication.expires of what lives `span` seconds from second `now` on: the second after the one in which it
+ * ends, since a part of `now` may be over. Never early; UINT32_MAX if it is later than the clock can tell. */
+static inline uint32_t expires_after(uint32_t now, uint32_t span)
+{
+    return span < UINT32_MAX - 1 - now ? now + span + 1 : UINT32_MAX;
+}
+
+/* What is left of that span. */
+static inline uint32_t expires_in(uint32_t expires, uint32_t now)
+{
+    return expires > now ? expires - now - 1 : 0;
+}
+
 /* The worker that owns a client id. */
 unsigned broker_owner(const struct broker *broker, const char *id, size_t len);
 
