@@ -90,7 +90,7 @@ class Peer:
                 return None
         first, body, self.data = self.data[0], self.data[head[0]:sum(head)], self.data[sum(head):]
         try:
-            if sum(head) > self.limits.get("maximum-packet-size", sum(head)):
+            if sum(head) > (self.limits.get("maximum-packet-size") or sum(head)):  # 0 is no limit, but an error
                 raise packet.Malformed(f"{sum(head)} bytes, more than the Maximum Packet Size")
             kind, f = packet.decode(first, body, self.level)
             if kind == "PUBLISH":
