@@ -37,6 +37,7 @@ int broker_new(struct conf *conf, struct broker **out, struct conf_errors *error
         return -ENOMEM;
     broker->conf = conf_ref(conf);
     pthread_mutex_init(&broker->taps_lock, NULL);
+    pthread_rwlock_init(&broker->running_lock, NULL);
     const struct conf_node *group = conf_node_get(conf_root(conf), "broker");
     int rc = 0;
     if (group && conf_node_type(group) != CONF_GROUP) {
@@ -144,11 +145,16 @@ void broker_stop(struct broker *broker)
 {
     if (!broker->running)
         return;
+    pthread_rwlock_wrlock(&broker->running_lock);
     broker->running = false;
+    pthread_rwlock_unlock(&broker->running_lock);
     order_all(broker, ORDER_STOP);
     for (unsigned i = 0; i < broker->worker_count; i++)
         if (broker->workers[i])
             worker_join(broker->workers[i]);
+    for (unsigned i = 0; i < broker->worker_count; i++)
+        if (broker->workers[i])
+            worker_clear(broker->workers[i]);
 }
 
 void broker_free(struct broker *broker)
@@ -164,6 +170,7 @@ void broker_free(struct broker *broker)
     shares_free(broker->shares);
     settings_release(&broker->settings);
     pthread_mutex_destroy(&broker->taps_lock);
+    pthread_rwlock_destroy(&broker->running_lock);
     conf_unref(broker->conf);
     free(broker);
 }
@@ -227,7 +234,7 @@ struct letter_publish {
     struct publication *publication;
     const struct broker_tap *not_to;
     sem_t done;
-    bool failed;
+    int error;
 };
 
 void publishing_arrive(struct worker *worker, struct letter *letter)
@@ -235,18 +242,23 @@ void publishing_arrive(struct worker *worker, struct letter *letter)
     struct letter_publish *order = (struct letter_publish *)letter;
     struct publish publish = publish_of(order->publication);
     publish.tap = order->not_to;
-    route(worker, &publish);
     if (publish.retain)
         route_retain(worker, &publish);
-    order->failed = publish.failed;
+    route(worker, &publish);
+    order->error = publish.failed ? -ENOMEM : 0;
+    sem_post(&order->done);
+}
+
+void publishing_refuse(struct letter *letter)
+{
+    struct letter_publish *order = (struct letter_publish *)letter;
+    order->error = -EAGAIN;
     sem_post(&order->done);
 }
 
 int broker_publish(struct broker *broker, struct broker_tap *tap, struct publication *publication,
                    uint32_t expiry, bool no_local)
 {
-    if (!broker->running)
-        return -EAGAIN;
     if (expiry > 0)
         publication->expires = expires_after(broker_second(broker, clock_mono_ms()), expiry);
     struct letter_publish order = {
@@ -256,11 +268,17 @@ int broker_publish(struct broker *broker, struct broker_tap *tap, struct publica
     };
     sem_init(&order.done, 0, 0);
     unsigned owner = broker_owner(broker, publication_topic(publication), publication->topic_len);
-    loop_post_one(&broker->workers[owner]->loop, &order.letter.mail);
-    while (sem_wait(&order.done) < 0)
+    pthread_rwlock_rdlock(&broker->running_lock);
+    bool running = broker->running;
+    if (running)
+        loop_post_one(&broker->workers[owner]->loop, &order.letter.mail);
+    else
+        order.error = -EAGAIN;
+    pthread_rwlock_unlock(&broker->running_lock);
+    while (running && sem_wait(&order.done) < 0)
         ;
     sem_destroy(&order.done);
-    if (tap)
+    if (tap && order.error == 0)
         atomic_fetch_add_explicit(&tap->published, 1, memory_order_relaxed);
-    return order.failed ? -ENOMEM : 0;
+    return order.error;
 }

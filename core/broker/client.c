@@ -51,6 +51,13 @@ static void discard(struct client *c)
     free(c);
 }
 
+void client_discard(struct worker *worker, struct client *c)
+{
+    c->worker = worker;
+    output_drop(&c->output, &worker->pool);
+    discard(c);
+}
+
 void client_open(struct worker *worker, struct broker_listener *listener, int fd)
 {
     struct broker *broker = worker->broker;

@@ -64,6 +64,9 @@ void client_open(struct worker *worker, struct broker_listener *listener, int fd
 /* Takes over a connection from another worker, with the packets that it has read. */
 void client_arrive(struct worker *worker, struct client *client);
 
+/* Throws away one that was on its way to a worker that has ended. */
+void client_discard(struct worker *worker, struct client *client);
+
 /* Ends it at the end of the turn: nothing more is read. With a reason of 0x80 or more (or
  * MQTT_SERVER_SHUTTING_DOWN and the like) a client of 5.0 is told; `why` (may be NULL) is for the log and, if it
  * wants, the client. May be called again, which does nothing. */

@@ -196,9 +196,9 @@ static void take(struct client *c, const struct mqtt_publish *in, struct publish
     struct worker *worker = c->worker;
     if (worker->block)
         adopt_block(worker, publish);
-    size_t receivers = route(worker, publish);
-    if (publish->retain)
+    if (publish->retain) /* first, so that who subscribes meanwhile finds it or is routed to */
         route_retain(worker, publish);
+    size_t receivers = route(worker, publish);
     if (publish->failed) { /* not acknowledged: it comes again */
         if (in->qos == 2)
             ids_remove(&c->session->received, in->packet_id);

@@ -10,4 +10,7 @@
 /* A LETTER_PUBLISH has come: routes it and tells who waits. The worker's thread. */
 void publishing_arrive(struct worker *worker, struct letter *letter);
 
+/* The same when nobody is left to route it. Any thread. */
+void publishing_refuse(struct letter *letter);
+
 #endif

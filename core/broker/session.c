@@ -105,9 +105,9 @@ void session_publish_will(struct worker *worker, struct session *session)
         will->publication->expires = expires_after(worker->second, will->expiry);
     struct publish publish = publish_of(will->publication);
     publish.from = session;
-    route(worker, &publish);
     if (publish.retain)
         route_retain(worker, &publish);
+    route(worker, &publish);
     if (publish.failed)
         COUNT(worker, publish_dropped, 1);
     publication_unref(will->publication);
@@ -178,7 +178,8 @@ static uint32_t second_after(const struct worker *worker, uint32_t span)
 
 void session_leave(struct worker *worker, struct session *session, bool graceful)
 {
-    if (graceful)
+    /* That the broker goes is no reason to say that its clients have gone. */
+    if (graceful || worker->closing)
         session_forget_will(session);
     if (session->flow)
         flow_interrupted(session->flow);

@@ -294,10 +294,6 @@ static void *run(void *context)
     int rc = loop_run(&worker->loop);
     if (rc < 0)
         log_error("broker worker %u has failed: %s", worker->index, strerror(-rc));
-    /* The connections that a last letter has brought. */
-    struct mail *mail = mailbox_take(&worker->loop.mailbox);
-    if (mail)
-        on_mail(&worker->loop, mail);
     stop(worker);
     clients_settle(worker);
     return NULL;
@@ -354,15 +350,54 @@ void worker_join(struct worker *worker)
     worker->started = false;
 }
 
+static void throw_away(struct worker *worker, struct letter *letter)
+{
+    struct letter_publication *publication = (struct letter_publication *)letter;
+    switch (letter->kind) {
+    case LETTER_CLIENT:
+        client_discard(worker, ((struct letter_client *)letter)->client);
+        free(letter);
+        break;
+    case LETTER_SHARED:
+        share_member_done(publication->member);
+        share_member_unref(publication->member);
+        publication_unref(publication->publication);
+        free(letter);
+        break;
+    case LETTER_PUBLICATION:
+        publication_unref(publication->publication);
+        free(letter);
+        break;
+    case LETTER_PARCEL:
+        free(letter);
+        break;
+    case LETTER_RECEIPT:
+        receipt_arrive(worker, CONTAINER_OF(letter, struct receipt, letter));
+        break;
+    case LETTER_PUBLISH:
+        publishing_refuse(letter);
+        break;
+    case LETTER_ORDER:
+        if (((struct letter_order *)letter)->done)
+            sem_post(((struct letter_order *)letter)->done);
+        free(letter);
+        break;
+    }
+}
+
+void worker_clear(struct worker *worker)
+{
+    for (struct mail *mail = mailbox_take(&worker->loop.mailbox), *next; mail; mail = next) {
+        next = mail->next;
+        throw_away(worker, CONTAINER_OF(mail, struct letter, mail));
+    }
+}
+
 void worker_free(struct worker *worker)
 {
     if (!worker)
         return;
-    /* What others have written since its end. */
-    struct mail *mail = mailbox_take(&worker->loop.mailbox);
-    if (mail)
-        on_mail(&worker->loop, mail);
-    clients_settle(worker);
+    worker_clear(worker);
     while (worker->walks) {
         struct retained_walk *walk = worker->walks;
         subscriptions_drop(worker, walk->session);

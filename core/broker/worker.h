@@ -157,6 +157,9 @@ int worker_start(struct worker *worker);
 /* Waits for the end of its thread, if it has one. */
 void worker_join(struct worker *worker);
 
+/* Throws away what others have written since the end of all threads. */
+void worker_clear(struct worker *worker);
+
 /* Puts a letter for another worker into the turn's bag; `size` is what it keeps in memory. */
 void worker_write(struct worker *worker, unsigned to, struct letter *letter, size_t size);
 
@@ -187,7 +190,8 @@ struct broker {
     struct broker_settings settings;
     struct worker **workers;
     unsigned worker_count;
-    bool running;
+    bool running; /* its change is under the lock: what is posted then is answered */
+    pthread_rwlock_t running_lock;
     int64_t started_ms; /* monotonic clock */
     struct interest *interest;
     struct retained *retained;
