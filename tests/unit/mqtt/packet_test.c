@@ -527,11 +527,27 @@ static void what_is_too_long_is_not_written(void **state)
     assert_int_equal(mqtt_write_ack(NULL, 0, MQTT_5_0, MQTT_PUBACK, 1, MQTT_SUCCESS, huge), 0);
     assert_int_equal(mqtt_write_disconnect(NULL, 0, MQTT_5_0, MQTT_SUCCESS, huge), 0);
 
-    struct mqtt_connect connect = { .level = MQTT_5_0, .client_id = { text, 65536 } };
-    assert_int_equal(mqtt_write_connect(NULL, 0, &connect), 0);
-    connect.client_id.len = 0;
-    connect.password = (struct mqtt_slice){ (const uint8_t *)text, 65536 };
-    assert_int_equal(mqtt_write_connect(NULL, 0, &connect), 0);
+    subscription.text.len = 65535;
+    assert_int_equal(mqtt_write_subscribe(NULL, 0, MQTT_5_0, 1, &subscription, 1, none),
+                     4 + 3 + 2 + 65535 + 1);
+
+    /* Each string of CONNECT, as long as can be and a byte more. */
+    const struct mqtt_string string = { text, 65535 };
+    const struct mqtt_slice slice = { (const uint8_t *)text, 65535 };
+    struct mqtt_connect connect = { .level = MQTT_5_0,
+                                    .client_id = string,
+                                    .user_name = string,
+                                    .password = slice,
+                                    .will = { .topic = string, .payload = slice } };
+    assert_int_equal(mqtt_write_connect(NULL, 0, &connect), 4 + 10 + 1 + 1 + 5 * 65537);
+    size_t *const lengths[] = { &connect.client_id.len, &connect.user_name.len,
+                                &connect.password.len, &connect.will.topic.len,
+                                &connect.will.payload.len };
+    for (size_t i = 0; i < ROWS(lengths); i++) {
+        *lengths[i] = 65536;
+        CHECK(mqtt_write_connect(NULL, 0, &connect) == 0, "string %zu", i);
+        *lengths[i] = 65535;
+    }
 }
 
 /* What only 5.0 can say is left out, or said as well as can be. */

@@ -143,6 +143,7 @@ static void values_are_checked(void **state)
         { "0B FFFFFF7F", MQTT_SUBSCRIBE, C, 0 },
         { "0B FFFFFFFF", MQTT_SUBSCRIBE, C, 0x81 },
         { "0B 8000", MQTT_SUBSCRIBE, C, 0x81 },
+        { "0B 8080808001", MQTT_SUBSCRIBE, C, 0x81 },
         { "0B 8100", MQTT_SUBSCRIBE, C, 0x81 },
         { "0B 80", MQTT_SUBSCRIBE, C, 0x81 },
         /* Text. */
@@ -317,8 +318,13 @@ static void writer_leaves_out_what_does_not_fit(void **state)
     assert_false(
         mqtt_property_add_number(&l, MQTT_PROPERTY_SUBSCRIPTION_IDENTIFIER, MQTT_VARINT_MAX + 1));
     assert_int_equal(l.len, 0);
+    const struct mqtt_string longest = { text, 65535 };
+    assert_true(mqtt_property_add_user(&l, longest, longest));
+    assert_true(mqtt_property_add_string(&l, MQTT_PROPERTY_REASON_STRING, longest));
+    assert_true(
+        mqtt_property_add_number(&l, MQTT_PROPERTY_SUBSCRIPTION_IDENTIFIER, MQTT_VARINT_MAX));
     assert_true(mqtt_property_add_user(&l, none, none));
-    assert_int_equal(l.len, 5);
+    assert_int_equal(l.len, 5 + 2 * 65535 + 3 + 65535 + 5 + 5);
     free(large);
 }
 
