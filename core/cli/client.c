@@ -15,14 +15,70 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/signalfd.h>
-#include <unistd.h>
+#include <time.h>
 
 #define ANSWER_MS     30000 /* that the broker has for CONNACK */
 #define FLUSH_MS      10000 /* that the last packets have */
 #define MISC_MS       1000
 #define FIRST_WAIT_MS 1000
 #define MAX_WAIT_MS   30000
+
+/* ---- Signals ------------------------------------------------------------------------------------- */
+
+/*
+ * SIGINT and SIGTERM: the first asks for an orderly end, and interrupts what blocks, such as a write to a pipe
+ * that nobody reads; the second ends the program. They are held back but in ppoll() and outside client_wait(), so
+ * none is overlooked.
+ */
+static volatile sig_atomic_t stopped;
+
+static void on_signal(int number)
+{
+    (void)number;
+    stopped = 1;
+}
+
+static sigset_t end_signals(void)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGTERM);
+    return set;
+}
+
+/* Name resolution takes no notice of a handler, so that while it connects a signal ends the program at once. */
+static void catch_signals(bool catch)
+{
+    const struct sigaction action = {
+        .sa_handler = catch ? on_signal : SIG_DFL,
+        .sa_flags = (int)SA_RESETHAND,
+    };
+    if (stopped)
+        return;
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+}
+
+bool client_stopped(void)
+{
+    return stopped != 0;
+}
+
+/* poll(), which a signal ends too. */
+static int await(struct pollfd *fds, nfds_t n, int64_t timeout_ms)
+{
+    const struct timespec timeout = {
+        .tv_sec = timeout_ms / 1000,
+        .tv_nsec = timeout_ms % 1000 * 1000000,
+    };
+    const sigset_t ends = end_signals();
+    sigset_t before;
+    sigprocmask(SIG_BLOCK, &ends, &before);
+    const int ready = stopped ? 0 : ppoll(fds, n, &timeout, &before);
+    sigprocmask(SIG_SETMASK, &before, NULL);
+    return ready;
+}
 
 /* ---- Callbacks ----------------------------------------------------------------------------------- */
 
@@ -119,16 +175,11 @@ static int set_client(struct client *c)
 
 int client_init(struct client *c, const struct client_options *o)
 {
-    *c = (struct client){ .options = o, .signal_fd = -1 };
-    sigset_t ends;
-    sigemptyset(&ends);
-    sigaddset(&ends, SIGINT);
-    sigaddset(&ends, SIGTERM);
+    *c = (struct client){ .options = o };
     signal(SIGPIPE, SIG_IGN);
     mosquitto_lib_init();
-    c->signal_fd = signalfd(-1, &ends, SFD_CLOEXEC | SFD_NONBLOCK);
     c->mosq = mosquitto_new(o->id, o->clean, c);
-    if (!c->mosq || c->signal_fd < 0) {
+    if (!c->mosq) {
         client_say(o, "cannot make a client: %s", strerror(errno));
         return CLI_FAILED;
     }
@@ -151,22 +202,10 @@ void client_free(struct client *c)
 {
     if (c->mosq)
         mosquitto_destroy(c->mosq);
-    if (c->signal_fd >= 0)
-        close(c->signal_fd);
     mosquitto_lib_cleanup();
 }
 
 /* ---- Connecting ---------------------------------------------------------------------------------- */
-
-/* While it connects, which may block, a signal ends the program as it always does; else it is read. */
-static void hold_signals(bool hold)
-{
-    sigset_t ends;
-    sigemptyset(&ends);
-    sigaddset(&ends, SIGINT);
-    sigaddset(&ends, SIGTERM);
-    sigprocmask(hold ? SIG_BLOCK : SIG_UNBLOCK, &ends, NULL);
-}
 
 static void explain_connect(struct client *c, int rc, int error)
 {
@@ -232,12 +271,12 @@ static int attempt(struct client *c)
     c->answered = false;
     c->reason = 0;
     c->why[0] = '\0';
-    hold_signals(false);
+    catch_signals(false);
     errno = 0;
     const int rc = mosquitto_connect_bind_v5(c->mosq, o->host, o->port, o->keepalive, o->bind,
                                              o->properties[CLIENT_CONNECT]);
     const int error = errno;
-    hold_signals(true);
+    catch_signals(true);
     if (rc != MOSQ_ERR_SUCCESS) {
         explain_connect(c, rc, error);
         return CLI_FAILED;
@@ -255,7 +294,10 @@ int client_connect(struct client *c)
     if (status == 0)
         return 0;
     const char *advice = c->answered ? "" : "; is the broker there? -h and -p say where";
-    if (o->port == 0)
+    if (o->proxy.host)
+        client_say(o, "cannot connect to %s:%d through %s:%d: %s", o->host, o->port, o->proxy.host,
+                   o->proxy.port, c->why);
+    else if (o->port == 0)
         client_say(o, "cannot connect to %s: %s%s", o->host, c->why,
                    c->answered ? "" : "; is the broker's socket there?");
     else
@@ -286,8 +328,8 @@ static enum client_state pause_for(struct client *c, int wait_ms)
             return CLIENT_UP;
         if (c->deadline_ms > 0 && c->deadline_ms < until)
             until = c->deadline_ms;
-        struct pollfd fd = { .fd = c->signal_fd, .events = POLLIN };
-        if (poll(&fd, 1, (int)(until - now)) > 0)
+        await(NULL, 0, until - now);
+        if (stopped)
             return CLIENT_STOPPED;
     }
 }
@@ -362,14 +404,14 @@ enum client_state client_wait(struct client *c, int timeout_ms, int fd, bool *re
         wait = sooner(wait, c->deadline_ms - now);
     struct pollfd fds[] = {
         { .fd = mosquitto_socket(c->mosq), .events = wanted_events(c) },
-        { .fd = c->signal_fd, .events = POLLIN },
         { .fd = fd, .events = POLLIN },
     };
-    if (poll(fds, 3, (int)wait) <= 0)
-        return CLIENT_UP;
-    if (fds[1].revents)
+    const int ready = await(fds, 2, wait);
+    if (stopped)
         return CLIENT_STOPPED;
-    *readable = fds[2].revents != 0;
+    if (ready <= 0)
+        return CLIENT_UP;
+    *readable = fds[1].revents != 0;
     int rc = MOSQ_ERR_SUCCESS;
     if (fds[0].revents && mosquitto_want_write(c->mosq))
         rc = mosquitto_loop_write(c->mosq, 1);

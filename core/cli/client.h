@@ -159,7 +159,6 @@ struct client {
     int64_t deadline_ms;    /* of clock_mono_ms(); 0: none. Heeded once connected. */
 
     /* Own. */
-    int signal_fd;
     int64_t misc_ms;
     bool answered; /* CONNACK has come */
     int reason;    /* of CONNACK, or of the broker's DISCONNECT (then from 128) */
@@ -180,6 +179,9 @@ enum client_state client_wait(struct client *client, int timeout_ms, int fd, boo
 /* After CLIENT_LOST: tries again and again. Returns CLIENT_UP, CLIENT_STOPPED, CLIENT_LATE, or CLIENT_LOST when
  * there is no sense in it; `*status` is then the exit status, and it has complained. */
 enum client_state client_reconnect(struct client *client, int *status);
+
+/* Whether a signal asked for the end; what blocks is interrupted by it. */
+bool client_stopped(void);
 
 /* Writes what is left, and disconnects. */
 void client_disconnect(struct client *client);

@@ -9,9 +9,10 @@
 
 #include <errno.h>
 #include <mqtt_protocol.h>
-#include <stdio.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define LINE_MAX_BYTES  (6 * (size_t)CLIENT_MAX_PAYLOAD + 65536) /* a payload of \u0000 alone */
 #define KEPT_LINE_BYTES 65536 /* of the memory for a line that stay for the next */
@@ -90,6 +91,35 @@ static int lay_out(struct subscriber *s, const struct sub_message *m)
     return s->line.error;
 }
 
+/* Not by stdio, which would go on with a write that a signal has interrupted. */
+static int write_out(const char *at, size_t len)
+{
+    while (len > 0) {
+        const ssize_t n = client_stopped() ? -1 : write(STDOUT_FILENO, at, len);
+        if (client_stopped())
+            return -EINTR;
+        if (n < 0 && errno == EAGAIN)
+            poll(&(struct pollfd){ .fd = STDOUT_FILENO, .events = POLLOUT }, 1, -1);
+        else if (n < 0 && errno != EINTR)
+            return -errno;
+        if (n > 0) {
+            at += n;
+            len -= (size_t)n;
+        }
+    }
+    return 0;
+}
+
+static void print_line(struct subscriber *s)
+{
+    const int rc = write_out(buf_str(&s->line), s->line.len);
+    if (rc == 0)
+        return;
+    if (rc != -EPIPE && rc != -EINTR)
+        client_say(&s->options, "cannot print: %s", strerror(-rc));
+    finish(s, rc == -EINTR ? CLI_OK : CLI_FAILED);
+}
+
 static void print(struct subscriber *s, const struct sub_message *m)
 {
     const int rc = lay_out(s, m);
@@ -98,21 +128,10 @@ static void print(struct subscriber *s, const struct sub_message *m)
     else if (rc < 0)
         client_say(&s->options, "no memory for a message to \"%s\" of %zu bytes", m->topic, m->len);
     else
-        fwrite(buf_str(&s->line), 1, s->line.len, stdout);
+        print_line(s);
     if (s->line.cap > KEPT_LINE_BYTES)
         buf_release(&s->line);
     buf_clear(&s->line);
-}
-
-/* Returns false when nobody reads any more. */
-static bool flush(struct subscriber *s)
-{
-    if (fflush(stdout) == 0 && !ferror(stdout))
-        return true;
-    if (errno != EPIPE)
-        client_say(&s->options, "cannot print: %s", strerror(errno));
-    finish(s, CLI_FAILED);
-    return false;
 }
 
 /* ---- Callbacks ----------------------------------------------------------------------------------- */
@@ -166,7 +185,7 @@ static void on_message(struct mosquitto *mosq, void *context,
     };
     clock_gettime(CLOCK_REALTIME, &m.arrived);
     print(s, &m);
-    if (s->count > 0 && ++s->printed == s->count)
+    if (!s->done && s->count > 0 && ++s->printed == s->count)
         finish(s, CLI_OK);
 }
 
@@ -276,15 +295,11 @@ static void receive(struct subscriber *s)
             break;
         case CLIENT_LATE:
             finish(s, CLIENT_TIMED_OUT);
-            flush(s);
             return;
         default:
             finish(s, CLI_OK);
-            flush(s);
             return;
         }
-        if (!flush(s))
-            return;
     }
 }
 
