@@ -259,6 +259,8 @@ void publishing_refuse(struct letter *letter)
 int broker_publish(struct broker *broker, struct broker_tap *tap, struct publication *publication,
                    uint32_t expiry, bool no_local)
 {
+    if (publication->retain && !broker->settings.retain_available)
+        return -EOPNOTSUPP;
     if (expiry > 0)
         publication->expires = expires_after(broker_second(broker, clock_mono_ms()), expiry);
     struct letter_publish order = {
@@ -281,4 +283,12 @@ int broker_publish(struct broker *broker, struct broker_tap *tap, struct publica
     if (tap && order.error == 0)
         atomic_fetch_add_explicit(&tap->published, 1, memory_order_relaxed);
     return order.error;
+}
+
+uint32_t broker_expiry(const struct broker *broker, const struct publication *publication)
+{
+    if (publication->expires == 0)
+        return UINT32_MAX;
+    uint32_t now = broker_second(broker, clock_mono_ms());
+    return publication->expires > now ? publication->expires - now : 0;
 }

@@ -114,17 +114,23 @@ struct broker_tap_stats {
 };
 void broker_tap_stats(const struct broker_tap *tap, struct broker_tap_stats *out);
 
-/* Receives nothing more, waits until no worker is in its function, and frees. What it has in hand must be
- * done before. NULL is allowed. */
+/* Takes all filters away, and returns when no worker is in its function, nor will be. What it has in hand is still
+ * to be done. */
+void broker_tap_silence(struct broker_tap *tap);
+
+/* Does that too, and frees. What it has in hand must be done before. NULL is allowed. */
 void broker_tap_close(struct broker_tap *tap);
 
 /*
  * Publishes for a tap (NULL: the broker itself), and waits until every receiver's queue has it. Taps do not
  * get their own messages back when `no_local`. `expiry` is in seconds, 0 for never. Returns 0, -EAGAIN when
- * the broker is stopping, or -ENOMEM. The publication's topic must be a valid topic name; the reference stays
+ * the broker is stopping, -EOPNOTSUPP for a retained message where none may be, or -ENOMEM. The publication's topic must be a valid topic name; the reference stays
  * the caller's. Any thread but a worker's.
  */
 int broker_publish(struct broker *broker, struct broker_tap *tap, struct publication *publication,
                    uint32_t expiry, bool no_local);
+
+/* The seconds that are left of a publication's Message Expiry Interval; UINT32_MAX if it has none. Any thread. */
+uint32_t broker_expiry(const struct broker *broker, const struct publication *publication);
 
 #endif

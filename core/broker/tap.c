@@ -80,7 +80,7 @@ static struct tap_item *item_new(struct broker_tap *tap, struct publication *pub
     if (!item)
         return NULL;
     item->tap = tap;
-    item->size = publication_size(publication);
+    item->size = sizeof(*item) + publication_size(publication);
     item->message.publication = publication_ref(publication);
     item->message.qos = qos;
     item->message.retain = retain;
@@ -182,12 +182,17 @@ void broker_tap_stats(const struct broker_tap *tap, struct broker_tap_stats *out
     };
 }
 
+void broker_tap_silence(struct broker_tap *tap)
+{
+    broker_tap_set_filters(tap, NULL, 0);
+    broker_barrier(tap->broker); /* no worker is in a turn that began before */
+}
+
 void broker_tap_close(struct broker_tap *tap)
 {
     if (!tap)
         return;
-    broker_tap_set_filters(tap, NULL, 0);
-    broker_barrier(tap->broker); /* no worker is in a turn that began before */
+    broker_tap_silence(tap);
     atomic_store(&tap->broker->taps[tap->number], NULL);
     free_filters(tap->filters, tap->filter_count);
     pthread_rwlock_destroy(&tap->lock);

@@ -17,12 +17,16 @@ static const struct cli_option options[] = {
 };
 
 struct counts {
+    bool broker;
     size_t links, services, targets, routes;
 };
 
 static struct counts count(const struct setup *setup, const struct identity *identity)
 {
-    struct counts n = { .links = identity->link_count };
+    struct counts n = {
+        .broker = identity->has_broker,
+        .links = identity->link_count - identity->has_broker,
+    };
     const char *name;
     for (; (name = services_name_at(setup->services, n.services)); n.services++)
         for (size_t i = 0; services_target_at(setup->services, name, strlen(name), i); i++)
@@ -42,8 +46,8 @@ static int report(const char *path, int rc, const struct counts *n,
         buf_addf(&out, "%s%s: %zu error%s\n", buf_str(&errors->text), path, errors->count,
                  errors->count == 1 ? "" : "s");
     else
-        buf_addf(&out, "%s: fine: %zu links, %zu services with %zu targets, %zu routes\n", path,
-                 n->links, n->services, n->targets, n->routes);
+        buf_addf(&out, "%s: fine: %s%zu links, %zu services with %zu targets, %zu routes\n", path,
+                 n->broker ? "a broker, " : "", n->links, n->services, n->targets, n->routes);
     return cli_print(&out);
 }
 
@@ -55,10 +59,10 @@ static int report_json(const char *path, int rc, const struct counts *n, struct 
          line = strtok_r(NULL, "\n", &save))
         json_array_append_new(list, json_stringn_nocheck(line, strlen(line)));
     free(text);
-    json_t *root =
-        json_pack("{s:s, s:b, s:o, s:I, s:I, s:I, s:I}", "file", path, "ok", rc == 0, "errors",
-                  list, "links", (json_int_t)n->links, "services", (json_int_t)n->services,
-                  "targets", (json_int_t)n->targets, "routes", (json_int_t)n->routes);
+    json_t *root = json_pack("{s:s, s:b, s:o, s:b, s:I, s:I, s:I, s:I}", "file", path, "ok",
+                             rc == 0, "errors", list, "broker", n->broker, "links",
+                             (json_int_t)n->links, "services", (json_int_t)n->services, "targets",
+                             (json_int_t)n->targets, "routes", (json_int_t)n->routes);
     int status = json_dumpf(root, stdout, JSON_INDENT(2)) == 0 ? CLI_OK : CLI_FAILED;
     putchar('\n');
     json_decref(root);

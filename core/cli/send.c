@@ -197,7 +197,7 @@ static void publish(void *context, const char *link, struct tocsin_publication *
     const struct links_handler nobody = { 0 };
     int rc = 0;
     if (!sender->links) {
-        rc = links_new(sender->conf, sender->node, &nobody, &sender->links, &errors);
+        rc = links_new(sender->conf, NULL, sender->node, &nobody, &sender->links, &errors);
         if (rc == 0)
             rc = links_start_sending(sender->links);
         if (rc == 0)

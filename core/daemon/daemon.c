@@ -140,16 +140,17 @@ static void publish(void *context, const char *link, struct tocsin_publication *
     pthread_rwlock_unlock(&daemon->links_lock);
 }
 
-static void end_links(struct daemon *daemon)
+/* Returns whether nobody has anything of them any more. */
+static bool end_links(struct daemon *daemon)
 {
     struct links *links = daemon->links;
     if (!links)
-        return;
+        return true;
     links_stop_sending(links);
     pthread_rwlock_wrlock(&daemon->links_lock);
     daemon->links = NULL;
     pthread_rwlock_unlock(&daemon->links_lock);
-    links_free(links);
+    return links_free(links);
 }
 
 static int start(struct daemon *daemon)
@@ -164,11 +165,11 @@ static int start(struct daemon *daemon)
     daemon->identity.host.context = daemon;
 
     int rc = setup_read(&daemon->setup, daemon->path, &daemon->identity, NULL, &errors);
-    if (rc == 0)
-        rc =
-            links_new(daemon->setup.conf, daemon->identity.node, &handler, &daemon->links, &errors);
-    if (rc == 0 && setup_has_broker(daemon->setup.conf))
+    if (rc == 0 && daemon->identity.has_broker)
         rc = broker_new(daemon->setup.conf, &daemon->broker, &errors);
+    if (rc == 0)
+        rc = links_new(daemon->setup.conf, daemon->broker, daemon->identity.node, &handler,
+                       &daemon->links, &errors);
     if (errors.count > 0)
         print_errors(&errors);
     conf_errors_release(&errors);
@@ -182,10 +183,10 @@ static int start(struct daemon *daemon)
         rc = services_start(daemon->services);
     if (rc == 0)
         rc = start_shards(daemon);
-    if (rc == 0)
-        rc = links_start(daemon->links);
     if (rc == 0 && daemon->broker)
         rc = broker_start(daemon->broker);
+    if (rc == 0)
+        rc = links_start(daemon->links);
     if (rc < 0)
         log_error("start failed: %s", strerror(-rc));
     return rc;
@@ -226,6 +227,9 @@ static void warn_of_what_stays(const struct daemon *daemon, const struct setup *
     const struct conf_node *new_root = conf_root(fresh->conf);
     if (!conf_node_equal(conf_node_get(old_root, "links"), conf_node_get(new_root, "links")))
         log_warning("reload: links have changed, which takes a restart; the old ones stay");
+    if (!conf_node_equal(conf_node_get(old_root, "broker"), conf_node_get(new_root, "broker")) ||
+        setup_has_broker(fresh->conf) != daemon->identity.has_broker)
+        log_warning("reload: the broker has changed, which takes a restart; the old one stays");
     if (!conf_node_equal(conf_node_get(old_root, "node"), conf_node_get(new_root, "node")))
         log_warning(
             "reload: the node's name has changed, which takes a restart; the old one stays");
@@ -263,6 +267,22 @@ static void reload(struct daemon *daemon)
 
 /* ---- Counters ---- */
 
+static void log_broker_counters(struct broker *broker)
+{
+    struct broker_stats b = { 0 };
+    broker_stats(broker, &b);
+    log_info("broker clients=%" PRIu64 " sessions=%" PRIu64 " connections=%" PRIu64
+             " refused=%" PRIu64 " received=%" PRIu64 " bytes_received=%" PRIu64 " sent=%" PRIu64
+             " bytes_sent=%" PRIu64 " publish_received=%" PRIu64 " publish_sent=%" PRIu64
+             " publish_dropped=%" PRIu64 " packets_refused=%" PRIu64,
+             b.clients_connected, b.clients_total, b.connections, b.connections_refused,
+             b.messages_received, b.bytes_received, b.messages_sent, b.bytes_sent,
+             b.publish_received, b.publish_sent, b.publish_dropped, b.packets_refused);
+    log_info("broker subscriptions=%" PRIu64 " shared=%" PRIu64 " retained=%" PRIu64
+             " stored=%" PRIu64 " stored_bytes=%" PRIu64,
+             b.subscriptions, b.shared_subscriptions, b.retained, b.stored, b.stored_bytes);
+}
+
 static void log_counters(const struct daemon *daemon)
 {
     struct engine_stats e = { 0 };
@@ -275,14 +295,16 @@ static void log_counters(const struct daemon *daemon)
              e.verdicts[VERDICT_WHEN_FALSE], e.verdicts[VERDICT_ERROR], e.missing_fields,
              e.no_target);
     const char *name;
+    if (daemon->broker)
+        log_broker_counters(daemon->broker);
     for (size_t i = 0; (name = links_name_at(daemon->links, i)); i++) {
         struct link_stats l = { 0 };
         links_stats(daemon->links, name, &l);
         log_info("link %s connected=%d received=%" PRIu64 " bytes=%" PRIu64 " published=%" PRIu64
                  " publish_failed=%" PRIu64 " connects=%" PRIu64 " loops_stopped=%" PRIu64
-                 " untaken=%" PRIu64,
+                 " dropped=%" PRIu64 " untaken=%" PRIu64,
                  name, l.connected, l.received, l.received_bytes, l.published, l.publish_failed,
-                 l.connects, l.loops_stopped, l.untaken);
+                 l.connects, l.loops_stopped, l.dropped, l.untaken);
     }
     for (size_t i = 0; (name = services_name_at(daemon->services, i)); i++) {
         const struct target *target;
@@ -354,8 +376,11 @@ static size_t stop(struct daemon *daemon)
     int64_t left_ms = stop_by_ms - clock_mono_ms();
     size_t undone = services_free(daemon->services, left_ms > 0 ? left_ms : 0);
     daemon->setup.services = NULL;
-    end_links(daemon);
-    broker_free(daemon->broker);
+    bool done = end_links(daemon);
+    if (daemon->broker)
+        broker_stop(daemon->broker);
+    if (done)
+        broker_free(daemon->broker);
     daemon->broker = NULL;
     setup_release(&daemon->setup);
     return undone;

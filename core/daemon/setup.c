@@ -3,6 +3,7 @@
 #include "daemon/setup.h"
 
 #include "broker/broker.h"
+#include "link/embedded.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -89,8 +90,11 @@ static int fill_identity(struct identity *id, const struct setup *setup)
     size_t most = list && conf_node_type(list) == CONF_LIST ? conf_node_count(list) : 0;
     id->node = node_name(setup->settings.node);
     id->plugin_dir = setup_plugin_dir(setup->settings.plugin_dir);
-    id->links = calloc(most + 1, sizeof(char *));
+    id->has_broker = setup_has_broker(setup->conf);
+    id->links = calloc(most + 2, sizeof(char *));
     if (!id->node || !id->plugin_dir || !id->links)
+        return -ENOMEM;
+    if (id->has_broker && !(id->links[id->link_count++] = strdup(EMBEDDED_NAME)))
         return -ENOMEM;
     for (size_t i = 0; i < most; i++) {
         const char *name = link_name(list, i);
@@ -194,12 +198,6 @@ static size_t count_members(const struct conf_node *root, const char *name, enum
 /* Reads the routes once for each shard. Errors are those of the first time. */
 static int read_routes(struct setup *setup, const struct identity *id, struct conf_errors *errors)
 {
-    const struct conf_node *root = conf_root(setup->conf);
-    if (count_members(root, "routes", CONF_LIST) > 0 && id->link_count == 0)
-        conf_error(
-            errors, conf_node_get(root, "routes"),
-            "there is no link that messages could come by, write links = ( { name = \"local\"; "
-            "host = \"127.0.0.1\"; } );");
     size_t shards = 1;
     for (size_t i = 0; i < shards; i++) {
         const struct target_finder finder = finder_of(setup);
@@ -227,7 +225,7 @@ static int check_links(const struct setup *setup, const struct identity *id,
 {
     const struct links_handler nobody = { 0 };
     struct links *links;
-    int rc = links_new(setup->conf, id->node, &nobody, &links, errors);
+    int rc = links_new(setup->conf, NULL, id->node, &nobody, &links, errors);
     if (rc == 0)
         links_free(links);
     return rc;

@@ -31,7 +31,8 @@ bool setup_has_broker(const struct conf *conf);
 struct identity {
     char *node;
     char *plugin_dir;
-    char **links; /* names, NULL at the end */
+    bool has_broker; /* and the link to it, which comes first */
+    char **links;    /* names, NULL at the end */
     size_t link_count;
     struct services_host host; /* points to the above */
 };

@@ -288,8 +288,10 @@ size_t shard_free(struct shard *shard, int64_t stop_by_ms)
         pthread_join(shard->thread, NULL);
     }
     size_t left = 0;
-    for (const struct message *m = shard->first; m; m = m->next)
+    for (struct message *m = shard->first; m; m = m->next) {
+        message_refuse(m);
         left++;
+    }
     settle(shard->first);
     engine_free(shard->engine);
     free(shard->troubles);

@@ -29,7 +29,7 @@ void shard_set_engine(struct shard *shard, struct engine *engine);
 
 /*
  * Routes what has been pushed, but begins nothing more from `stop_by_ms` (monotonic clock) on; then ends the
- * thread and frees. Returns how many messages were not routed: the links must not acknowledge them. NULL is
+ * thread and frees. Returns how many messages were not routed: they are refused, so that links do not acknowledge them. NULL is
  * allowed.
  */
 size_t shard_free(struct shard *shard, int64_t stop_by_ms);

@@ -73,6 +73,8 @@ void queue_free(struct queue *queue)
     while (queue->targets) {
         struct queue_target *t = queue->targets;
         queue->targets = t->next;
+        for (struct delivery *d = t->held_first; d; d = d->held_next)
+            message_refuse(d->message); /* it never had a place */
         for (size_t i = 0; i < queue->workers; i++)
             stream_release(&t->streams[i]);
         free(t);

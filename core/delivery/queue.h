@@ -47,7 +47,7 @@ struct queue_target;
  * there is no memory. */
 struct queue *queue_new(size_t workers, uint64_t seed);
 
-/* Frees it with all deliveries in it. NULL is allowed. */
+/* Frees it with all deliveries in it, and refuses the messages that some still hold. NULL is allowed. */
 void queue_free(struct queue *queue);
 
 /* Adds a target, which belongs to the queue. Returns NULL when there is no memory. */

@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "link/connector.h"
 #include "link/echo.h"
+#include "link/embedded.h"
 #include "link/receiver.h"
 #include "link/sender.h"
 #include "link/settings.h"
@@ -38,7 +39,9 @@ struct links {
     struct links_handler handler;
     struct link *list;
     size_t count;
-    pthread_mutex_t lock; /* for `changed` alone */
+    struct embedded *embedded; /* NULL for none */
+    char *status;              /* of the embedded link */
+    pthread_mutex_t lock;      /* for `changed` alone */
     pthread_cond_t changed;
     bool receiving;
 };
@@ -77,6 +80,11 @@ static const char *keep_name(const char *name)
     }
     pthread_mutex_unlock(&lock);
     return one ? one->text : NULL;
+}
+
+static bool is_embedded(const struct links *links, const char *name)
+{
+    return links->embedded && strcmp(name, EMBEDDED_NAME) == 0;
 }
 
 static struct link *find(const struct links *links, const char *name)
@@ -159,6 +167,9 @@ static void check_duplicate(const struct links *links, const struct conf_node *g
 {
     const struct link *last = &links->list[links->count];
     const struct link *same = find(links, last->name);
+    if (strcmp(last->name, EMBEDDED_NAME) == 0)
+        conf_error(errors, conf_node_get(group, "name"),
+                   "\"" EMBEDDED_NAME "\" is the broker in this process: choose another name");
     if (same)
         conf_error(errors, conf_node_get(group, "name"),
                    "there is a link \"%s\" already: choose another name", last->name);
@@ -219,8 +230,17 @@ static int make_links(struct links *links, const char *node, struct conf_errors 
     return rc;
 }
 
-int links_new(struct conf *conf, const char *node, const struct links_handler *handler,
-              struct links **out, struct conf_errors *errors)
+static int make_embedded(struct links *links, struct broker *broker, const char *node)
+{
+    const char *const status[] = { TOPIC_ROOT, node, "/status", NULL };
+    links->status = joined(status);
+    if (links->status)
+        links->embedded = embedded_new(broker, links->status, &links->handler);
+    return links->embedded ? 0 : -ENOMEM;
+}
+
+int links_new(struct conf *conf, struct broker *broker, const char *node,
+              const struct links_handler *handler, struct links **out, struct conf_errors *errors)
 {
     *out = NULL;
     pthread_once(&library_once, start_library);
@@ -237,6 +257,8 @@ int links_new(struct conf *conf, const char *node, const struct links_handler *h
     pthread_condattr_destroy(&attributes);
 
     int rc = make_links(links, node, errors);
+    if (rc == 0 && broker)
+        rc = make_embedded(links, broker, node);
     if (rc < 0)
         links_free(links);
     else
@@ -246,6 +268,8 @@ int links_new(struct conf *conf, const char *node, const struct links_handler *h
 
 const char *links_name_at(const struct links *links, size_t index)
 {
+    if (links->embedded && index-- == 0)
+        return EMBEDDED_NAME;
     return index < links->count ? links->list[index].name : NULL;
 }
 
@@ -275,6 +299,8 @@ int links_start(struct links *links)
 {
     links->receiving = true;
     prepare_tls(links);
+    if (links->embedded)
+        embedded_start(links->embedded);
     for (size_t i = 0; i < links->count; i++) {
         int rc = sender_start(links->list[i].sender);
         if (rc == 0)
@@ -287,6 +313,8 @@ int links_start(struct links *links)
 
 void links_stop_receiving(struct links *links)
 {
+    if (links->embedded)
+        embedded_stop_receiving(links->embedded);
     for (size_t i = 0; i < links->count; i++)
         if (links->list[i].receiver)
             receiver_stop(links->list[i].receiver);
@@ -298,6 +326,8 @@ void links_stop_receiving(struct links *links)
 
 void links_stop_sending(struct links *links)
 {
+    if (links->embedded)
+        embedded_stop_sending(links->embedded);
     for (size_t i = 0; i < links->count; i++)
         if (links->list[i].sender)
             sender_stop(links->list[i].sender);
@@ -306,13 +336,16 @@ void links_stop_sending(struct links *links)
             sender_join(links->list[i].sender);
 }
 
-void links_free(struct links *links)
+bool links_free(struct links *links)
 {
     if (!links)
-        return;
+        return true;
     if (links->receiving)
         links_stop_receiving(links);
     links_stop_sending(links);
+    bool free_of_all = embedded_free(links->embedded);
+    if (free_of_all)
+        free(links->status);
     for (size_t i = 0; i < links->count; i++) {
         struct link *link = &links->list[i];
         receiver_free(link->receiver);
@@ -329,7 +362,9 @@ void links_free(struct links *links)
     conf_unref(links->conf);
     pthread_cond_destroy(&links->changed);
     pthread_mutex_destroy(&links->lock);
-    free(links);
+    if (free_of_all)
+        free(links); /* with the handler */
+    return free_of_all;
 }
 
 /* ---- Use ----------------------------------------------------------------------------------------- */
@@ -337,7 +372,9 @@ void links_free(struct links *links)
 int links_set_filters(struct links *links, const char *link, const struct link_filter *filters,
                       size_t n)
 {
-    struct link *of = find(links, link);
+    if (is_embedded(links, link))
+        return embedded_set_filters(links->embedded, filters, n);
+    const struct link *of = find(links, link);
     return of ? receiver_set_filters(of->receiver, filters, n) : -ENOENT;
 }
 
@@ -345,7 +382,11 @@ void links_publish(void *context, const char *link, struct tocsin_publication *c
                    size_t n, int64_t timeout_ms)
 {
     const struct links *links = context;
-    struct link *of = find(links, link);
+    if (is_embedded(links, link)) {
+        embedded_publish(links->embedded, publications, n);
+        return;
+    }
+    const struct link *of = find(links, link);
     if (of) {
         sender_publish(of->sender, publications, n, timeout_ms);
         return;
@@ -358,6 +399,8 @@ void links_publish(void *context, const char *link, struct tocsin_publication *c
 
 static bool all_ready(struct links *links)
 {
+    if (links->embedded && !embedded_is_ready(links->embedded))
+        return false;
     for (size_t i = 0; i < links->count; i++)
         if (!sender_is_ready(links->list[i].sender) ||
             (links->receiving && !receiver_is_ready(links->list[i].receiver)))
@@ -379,6 +422,10 @@ bool links_await_ready(struct links *links, int64_t timeout_ms)
 
 bool links_stats(const struct links *links, const char *link, struct link_stats *out)
 {
+    if (is_embedded(links, link)) {
+        embedded_stats(links->embedded, out);
+        return true;
+    }
     const struct link *of = find(links, link);
     *out = (struct link_stats){ 0 };
     if (!of)

@@ -8,6 +8,9 @@
  * so far has been taken over (message.h); the sending one publishes (republish, status, will), and so
  * never waits for the other.
  *
+ * The link of kind `embedded` is a subscriber inside the broker of this process (embedded.h). There is one, by
+ * the name "broker", if there is a broker.
+ *
  * A message is handed on once, however many filters match it. Memory is bounded: a link reads no more
  * while too much of what it has handed on has not been taken over.
  */
@@ -23,6 +26,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct broker;
 struct links;
 
 /* Where messages go. Called by the link's thread. */
@@ -38,18 +42,19 @@ struct links_handler {
 /* What a link shall receive. */
 struct link_filter {
     const char *filter; /* an MQTT topic filter, without names */
-    uint8_t qos;        /* 0 or 1 */
+    uint8_t qos;        /* 0 to 2; a link of kind mqtt makes 1 of 2 */
 };
 
 /*
- * Reads the list `links` of `conf` (taking a reference) and checks it; connects nothing. `node` is the
- * router's name, for client ids and the status topic. Returns 0 and sets `*out`, or -EINVAL (`errors`) or
+ * Reads the list `links` of `conf` (taking a reference) and checks it; connects nothing. `broker` is the one to
+ * be embedded in, which outlives the links, or NULL; `node` is the router's name, for client ids and the
+ * status topic. Returns 0 and sets `*out`, or -EINVAL (`errors`) or
  * -ENOMEM.
  */
-int links_new(struct conf *conf, const char *node, const struct links_handler *handler,
-              struct links **out, struct conf_errors *errors);
+int links_new(struct conf *conf, struct broker *broker, const char *node,
+              const struct links_handler *handler, struct links **out, struct conf_errors *errors);
 
-/* Names in the order of the file; NULL at the end. They live as long as the program. */
+/* Names: that of the embedded link, then in the order of the file; NULL at the end. They live as long as the program. */
 const char *links_name_at(const struct links *links, size_t index);
 
 /* Sets what a link shall receive, in place of what was set before: subscribes and unsubscribes the
@@ -57,13 +62,14 @@ const char *links_name_at(const struct links *links, size_t index);
 int links_set_filters(struct links *links, const char *link, const struct link_filter *filters,
                       size_t n);
 
-/* Starts the threads. Returns 0 or a negative errno value. A broker that is away is no error. */
+/* Starts the threads. Returns 0 or a negative errno value. A broker that is away is no error; but the one in
+ * this process has been started. Its messages come from its own start on. */
 int links_start(struct links *links);
 
 /*
  * Starts the sending halves alone, for a program that runs beside the daemon: under client identifiers
  * that the brokers choose, so that nobody is thrown out, and without status and will. In place of
- * links_start().
+ * links_start(), without an embedded link.
  */
 int links_start_sending(struct links *links);
 
@@ -75,8 +81,10 @@ void links_stop_receiving(struct links *links);
  * way, and later ones, fail with -EAGAIN at once. */
 void links_stop_sending(struct links *links);
 
-/* Stops what has not been stopped, and frees. Nobody may be in links_publish() any more. NULL is allowed. */
-void links_free(struct links *links);
+/* Stops what has not been stopped, and frees. Nobody may be in links_publish() any more. NULL is allowed.
+ * Returns false if the embedded link had to be left, because somebody still has one of its messages: then the
+ * broker must not be freed either. */
+bool links_free(struct links *links);
 
 /* tocsin_host.publish(): see there. Any thread; blocks. `context` is the struct links. */
 void links_publish(void *context, const char *link, struct tocsin_publication *const *publications,
@@ -88,6 +96,7 @@ bool links_await_ready(struct links *links, int64_t timeout_ms);
 struct link_stats {
     uint64_t received, received_bytes, published, publish_failed, connects, loops_stopped;
     uint64_t subscriptions_refused; /* by the broker */
+    uint64_t dropped;               /* of QoS 0, because too much was untaken; embedded link only */
     uint64_t untaken;               /* gauge: handed on, not taken over yet */
     bool connected;                 /* gauge: receiving, and subscribed */
 };

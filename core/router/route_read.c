@@ -37,11 +37,15 @@ const struct tocsin_option route_options[] = {
                   .help =
                       "Topic filter, or a list of them. A level {name} is a named '+', {name#} at "
                       "the end a named '#'; the names are fields."),
-    TOCSIN_OPTION(struct route_config, link, .flags = TOCSIN_OPTION_LINK,
-                  .help = "Link that the messages come by; all links if left out."),
-    TOCSIN_OPTION(struct route_config, qos, .def = "1", .min = 0, .max = 1,
+    TOCSIN_OPTION(
+        struct route_config, link, .flags = TOCSIN_OPTION_LINK,
+        .help =
+            "Link that the messages come by, \"broker\" for the included broker; all if left out."),
+    TOCSIN_OPTION(struct route_config, qos, .def = "1", .min = 0, .max = 2,
                   .help =
-                      "QoS to subscribe with. With 1 nothing is lost between broker and router."),
+                      "QoS to subscribe with. With 1 nothing is lost between broker and router; 2 "
+                      "is 1 for all links but the included broker's, which also never brings a "
+                      "message twice."),
     TOCSIN_OPTION(struct route_config, retained, .def = "process", .choices = "process|skip",
                   .help =
                       "What to do with retained messages that the broker sends again after each "

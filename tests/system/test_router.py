@@ -14,64 +14,14 @@ import threading
 
 import pytest
 from conftest import until
+from router import ALL, Included, Router, config, file_service, links
 
 pytestmark = pytest.mark.threads
-
-
-class Router:
-    """`tocsin run` in a folder of its own."""
-
-    def __init__(self, process, build, folder):
-        self.process, self.build, self.folder = process, build, folder
-        self.config = folder / "tocsin.conf"
-        self.run = None
-
-    def write(self, text):
-        self.config.write_text(text)
-
-    def start(self, text=None, env=None):
-        if text:
-            self.write(text)
-        self.run = self.process([self.build / "tocsin", "run", "-c", self.config], env=env)
-        self.run.wait_line("running")
-        return self
-
-    def ready(self):
-        """Awaits that the link has its subscriptions."""
-        self.run.wait_line("subscribed")
-        return self
-
-    def path(self, name):
-        return self.folder / name
-
-    def lines(self, name, count):
-        """Awaits that a file has `count` lines, and returns them."""
-        path = self.path(name)
-        until(lambda: path.exists() and path.read_bytes().count(b"\n") >= count, f"{count} lines in {name}")
-        return path.read_bytes().split(b"\n")[:-1]
 
 
 @pytest.fixture
 def router(process, build, tmp_path):
     return Router(process, build, tmp_path)
-
-
-def links(port, **more):
-    extra = "".join(f" {k} = {v};" for k, v in more.items())
-    return f'node = "n1"; links = ( {{ name = "local"; host = "127.0.0.1"; port = {port};{extra} }} );\n'
-
-
-def file_service(folder, name="file", more=""):
-    return (f'{name} = {{ plugin = "file"; {more} targets = {{ out = {{ path = "{folder}/out"; newline = "always"; }}; '
-            f'room = {{ path = "{folder}/rooms/{{room}}"; }}; }}; }};')
-
-
-def config(router, port, routes, more="", **link):
-    return (links(port, **link) + f"services = {{ {file_service(router.folder)} {more} }};\n"
-            f"routes = ( {routes} );\n")
-
-
-ALL = '{ topic = "in/#"; targets = "file:out"; }'
 
 
 @pytest.mark.parametrize("protocol", ["5", "3.1.1"])

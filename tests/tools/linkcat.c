@@ -368,7 +368,7 @@ int main(int argc, char **argv)
     struct conf_errors errors = CONF_ERRORS_INIT;
     int rc = conf_load(argv[1], &conf, &errors);
     if (rc == 0)
-        rc = links_new(conf, "cat", &handler, &cat.links, &errors);
+        rc = links_new(conf, NULL, "cat", &handler, &cat.links, &errors);
     fputs(buf_str(&errors.text), stderr);
     conf_errors_release(&errors);
     if (rc == 0)

@@ -33,7 +33,7 @@ static void make(struct made *made, const char *node, const char *text)
 {
     *made = (struct made){ .errors = CONF_ERRORS_INIT };
     assert_int_equal(conf_load_text("t.conf", text, &made->conf, &made->errors), 0);
-    made->rc = links_new(made->conf, node, &handler, &made->links, &made->errors);
+    made->rc = links_new(made->conf, NULL, node, &handler, &made->links, &made->errors);
 }
 
 static void made_release(struct made *made)
