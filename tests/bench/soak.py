@@ -572,11 +572,13 @@ def main():
             soak.fail(f"{error}")
         if process.poll() is not None:
             soak.fail(f"the broker has ended with status {process.returncode}")
+            print((Path(folder) / "broker.log").read_text()[-8000:])
         else:
             process.send_signal(signal.SIGTERM)
             try:
                 if process.wait(30):
                     soak.fail(f"the broker ended with status {process.returncode}")
+                    print((Path(folder) / "broker.log").read_text()[-8000:])
             except subprocess.TimeoutExpired:
                 process.kill()
                 soak.fail("the broker did not end within 30 s")
