@@ -23,7 +23,7 @@ V ?=
 Q    = $(if $(V),,@)
 say  = @printf '  %-3s %s\n'
 
-PACKAGES = libmosquitto jansson libconfig lua5.4 libpcre2-8 libssl
+PACKAGES = libmosquitto jansson libconfig lua5.4 libpcre2-8 libssl sqlite3
 
 WARNINGS = -Wall -Wextra -Wpedantic -Wconversion -Wshadow -Wstrict-prototypes -Wmissing-prototypes \
            -Wvla -Wformat=2 -Wno-format-nonliteral -Werror
@@ -238,7 +238,7 @@ help: ## this list
 # ---- Packages of Debian 12 ----------------------------------------------------------------------
 
 BUILD_DEPS = gcc libc6-dev pkg-config libmosquitto-dev libcurl4-openssl-dev libjansson-dev \
-             libconfig-dev liblua5.4-dev libpcre2-dev libxxhash-dev zlib1g-dev libssl-dev
+             libconfig-dev liblua5.4-dev libpcre2-dev libxxhash-dev zlib1g-dev libssl-dev libsqlite3-dev
 DEMO_DEPS  = mosquitto mosquitto-clients
 TEST_DEPS  = git libcmocka-dev clang clang-format clang-tidy libclang-rt-14-dev python3 python3-pytest \
              python3-paho-mqtt python3-aiosmtpd exim4-daemon-light openssl nsca nsca-client nagios4-core \

@@ -244,17 +244,44 @@ static bool grow(struct routing_cache *cache)
     return true;
 }
 
+/* Whether nothing has changed since. */
+static bool is_current(const struct worker *worker, const struct routed *routed)
+{
+    return routed->here == filters_generation(worker->filters) &&
+           routed->interest == interest_generation(worker->broker->interest) &&
+           routed->shared == shares_generation(worker->broker->shares);
+}
+
+void routing_sweep(struct worker *worker)
+{
+    struct routing_cache *cache = &worker->routing;
+    size_t end = cache->swept + cache->mask / 10 + 1;
+    for (; cache->places && cache->swept < end && cache->swept <= cache->mask; cache->swept++) {
+        struct routed *routed = cache->places[cache->swept];
+        if (routed && routed->used && is_current(worker, routed)) {
+            routed->used = false;
+        } else {
+            routed_free(cache, routed);
+            cache->places[cache->swept] = NULL;
+        }
+    }
+    if (cache->swept > cache->mask) {
+        cache->swept = 0;
+        if (cache->count == 0)
+            routing_release(cache);
+    }
+}
+
 static struct routed *look(struct worker *worker, const char *topic, size_t len)
 {
     struct routing_cache *cache = &worker->routing;
     uint64_t hash = map_hash(topic, len);
     struct routed *routed = cache->places ? cache->places[hash & cache->mask] : NULL;
     if (routed && routed->hash == hash && routed->topic_len == len &&
-        memcmp(routed->topic, topic, len) == 0 &&
-        routed->here == filters_generation(worker->filters) &&
-        routed->interest == interest_generation(worker->broker->interest) &&
-        routed->shared == shares_generation(worker->broker->shares))
+        memcmp(routed->topic, topic, len) == 0 && is_current(worker, routed)) {
+        routed->used = true;
         return routed;
+    }
 
     if (cache->bytes > CACHE_BYTES) {
         size_t mask = cache->mask;

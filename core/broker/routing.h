@@ -85,6 +85,7 @@ struct routed {
     struct share **shares;
     uint32_t receiver_count, share_count;
     uint32_t bytes;
+    bool used; /* since the last sweep came by */
     uint8_t tap_qos[8];
     uint16_t topic_len;
     char topic[];
@@ -94,7 +95,12 @@ struct routing_cache {
     struct routed **places; /* one for each hash; the newer replaces the older */
     size_t mask;
     size_t count, bytes;
+    size_t swept; /* places, from the first on */
 };
+
+/* Forgets topics that nobody has published to for a while, and those whose answer is out of date. Once a second; each
+ * look is at a tenth of them. */
+void routing_sweep(struct worker *worker);
 
 void routing_release(struct routing_cache *cache);
 

@@ -16,6 +16,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -23,6 +24,8 @@
 #define HURRY_MS      20                 /* while connections are paused */
 #define BACKLOG_BYTES (32 * 1024 * 1024) /* of another worker: above, publishers stay paused */
 #define POOL_KEPT     256                /* chunks */
+#define TRIM_SESSIONS 500                /* so many must have ended, more than are left, */
+#define TRIM_MS       15000              /* and so long ago, that caches have been swept too */
 #define SWEEP         1000               /* retained messages looked at every second */
 
 /* ---- Letters ---- */
@@ -203,6 +206,22 @@ static void free_empty_flows(struct worker *worker)
     atomic_store_explicit(&worker->counters.stored_bytes, bytes, memory_order_relaxed);
 }
 
+/* Malloc keeps pages that became free between others. After many clients have gone these are nearly all. */
+static void trim_memory(struct worker *worker)
+{
+    int64_t now = loop_now_ms(&worker->loop);
+    size_t sessions = worker->sessions.count;
+    if (sessions > worker->most_sessions)
+        worker->most_sessions = sessions;
+    if (worker->trim_ms && now >= worker->trim_ms) {
+        worker->trim_ms = 0;
+        worker->most_sessions = sessions;
+        malloc_trim(0);
+    } else if (!worker->trim_ms && worker->most_sessions - sessions >= TRIM_SESSIONS + sessions) {
+        worker->trim_ms = now + TRIM_MS;
+    }
+}
+
 /* What the log has not been told of. */
 static void log_rest(struct worker *worker)
 {
@@ -224,6 +243,8 @@ static void on_pulse(struct timer_wheel *wheel, struct timer *timer)
     if (now >= worker->housekeeping_ms) {
         worker->housekeeping_ms = now + PULSE_MS;
         free_empty_flows(worker);
+        routing_sweep(worker);
+        trim_memory(worker);
         log_rest(worker);
         output_pool_trim(&worker->pool, POOL_KEPT);
         if (worker->index == 0) {

@@ -121,6 +121,8 @@ struct worker {
     uint8_t absence_kind;
     struct timer pulse;      /* once a second, or more often while connections are paused */
     int64_t housekeeping_ms; /* when it is due */
+    int64_t trim_ms;         /* when memory is given back to the system; 0: not now */
+    size_t most_sessions;    /* since that was done last */
     struct sys *sys;         /* what $SYS is made of; the first worker's */
 
     struct client *clients; /* all of them */

@@ -12,6 +12,8 @@
 #include "daemon/notify.h"
 #include "daemon/setup.h"
 #include "daemon/shard.h"
+#include "delivery/keep.h"
+#include "store/store.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -22,11 +24,15 @@
 #include <string.h>
 #include <unistd.h>
 
+#define STORE_CLOSE_MS 5000 /* for a last commit */
+
 struct daemon {
     const char *path;
     struct identity identity;
     struct setup setup;    /* its services and engines are in use elsewhere */
     struct broker *broker; /* NULL: there is none */
+    struct store *store;   /* the same */
+    struct keeper *keeper;
     struct links *links;
     pthread_rwlock_t links_lock; /* held to read by those who publish: a worker that was given up on
                                   * may still be at it when the links go */
@@ -153,6 +159,36 @@ static bool end_links(struct daemon *daemon)
     return links_free(links);
 }
 
+static int open_store(struct daemon *daemon)
+{
+    const char *path = daemon->setup.store_path;
+    if (!path || strcmp(path, STORE_MEMORY) == 0) {
+        log_info(
+            "nothing is kept on disk: what waits for a service is lost when this program ends");
+        return 0;
+    }
+    struct buf why = BUF_INIT(65536);
+    int rc = store_open(path, &daemon->store, &why);
+    if (rc < 0)
+        log_error("%s", buf_str(&why));
+    buf_release(&why);
+    if (rc == 0 && !(daemon->keeper = keeper_new(daemon->store)))
+        rc = -ENOMEM;
+    daemon->identity.host.keeper = daemon->keeper;
+    return rc;
+}
+
+static size_t close_store(struct daemon *daemon)
+{
+    size_t left = store_close(daemon->store, STORE_CLOSE_MS);
+    if (left > 0)
+        log_error("%zu changes could not be written to %s", left, daemon->setup.store_path);
+    keeper_free(daemon->keeper);
+    daemon->store = NULL;
+    daemon->keeper = NULL;
+    return left;
+}
+
 static int start(struct daemon *daemon)
 {
     const struct links_handler handler = {
@@ -179,6 +215,10 @@ static int start(struct daemon *daemon)
     daemon->services = daemon->setup.services;
     log_set_level(settings_log_level(&daemon->setup.settings));
     rc = subscribe(daemon, engine_routes(daemon->setup.engines[0]));
+    if (rc == 0)
+        rc = open_store(daemon);
+    if (rc == 0)
+        rc = services_restore(daemon->services);
     if (rc == 0)
         rc = services_start(daemon->services);
     if (rc == 0)
@@ -230,6 +270,8 @@ static void warn_of_what_stays(const struct daemon *daemon, const struct setup *
     if (!conf_node_equal(conf_node_get(old_root, "broker"), conf_node_get(new_root, "broker")) ||
         setup_has_broker(fresh->conf) != daemon->identity.has_broker)
         log_warning("reload: the broker has changed, which takes a restart; the old one stays");
+    if (!conf_node_equal(conf_node_get(old_root, "store"), conf_node_get(new_root, "store")))
+        log_warning("reload: the store has changed, which takes a restart; the old one stays");
     if (!conf_node_equal(conf_node_get(old_root, "node"), conf_node_get(new_root, "node")))
         log_warning(
             "reload: the node's name has changed, which takes a restart; the old one stays");
@@ -295,6 +337,13 @@ static void log_counters(const struct daemon *daemon)
              e.verdicts[VERDICT_WHEN_FALSE], e.verdicts[VERDICT_ERROR], e.missing_fields,
              e.no_target);
     const char *name;
+    if (daemon->store) {
+        struct store_stats st;
+        store_stats(daemon->store, &st);
+        log_info("store changes=%" PRIu64 " commits=%" PRIu64 " failures=%" PRIu64
+                 " waiting=%" PRIu64 " in_trouble=%d bytes=%" PRId64,
+                 st.tasks, st.commits, st.failures, st.waiting, st.in_trouble, st.bytes);
+    }
     if (daemon->broker)
         log_broker_counters(daemon->broker);
     for (size_t i = 0; (name = links_name_at(daemon->links, i)); i++) {
@@ -376,6 +425,7 @@ static size_t stop(struct daemon *daemon)
     int64_t left_ms = stop_by_ms - clock_mono_ms();
     size_t undone = services_free(daemon->services, left_ms > 0 ? left_ms : 0);
     daemon->setup.services = NULL;
+    undone += close_store(daemon);
     bool done = end_links(daemon);
     if (daemon->broker)
         broker_stop(daemon->broker);

@@ -4,6 +4,7 @@
 
 #include "broker/broker.h"
 #include "link/embedded.h"
+#include "store/place.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -27,7 +28,8 @@ const struct tocsin_option settings_options[] = {
     { .name = NULL },
 };
 
-static const char *const sections[] = { "broker", "links", "services", "router", "routes", NULL };
+static const char *const sections[] = { "broker", "store",  "links", "services",
+                                        "router", "routes", NULL };
 
 const char *setup_default_path(void)
 {
@@ -262,6 +264,8 @@ int setup_read(struct setup *setup, const char *path, struct identity *identity,
     if (rc != -ENOMEM)
         rc = check_broker(setup, errors);
     if (rc != -ENOMEM)
+        rc = store_place(setup->conf, &setup->store_path, errors);
+    if (rc != -ENOMEM)
         rc = check_links(setup, identity, errors);
     if (rc != -ENOMEM)
         rc = services_new(setup->conf, &identity->host, previous, &setup->services, errors);
@@ -280,6 +284,7 @@ void setup_release(struct setup *setup)
         engine_free(setup->engines[i]);
     free(setup->engines);
     services_free(setup->services, 0);
+    free(setup->store_path);
     options_memory_release(&setup->memory);
     conf_unref(setup->conf);
     *setup = (struct setup){ 0 };

@@ -41,6 +41,7 @@ struct setup {
     struct conf *conf;
     struct settings settings;
     struct options_memory memory;
+    char *store_path; /* NULL: there is no store */
     struct services *services;
     struct engine **engines; /* router.shards of them */
     size_t engine_count;

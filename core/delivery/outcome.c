@@ -3,6 +3,7 @@
 /* Ways into the queue and out of it: submitting, and what is said and freed when a batch is done. */
 
 #include "base/clock.h"
+#include "delivery/keep.h"
 #include "delivery/service.h"
 
 #include <inttypes.h>
@@ -109,16 +110,30 @@ static bool has_drained(struct service_target *t)
 /* Drops and takes the lock. */
 static void give_places(struct service *s)
 {
-    struct message *granted[GRANTS_AT_ONCE];
+    struct queue_granted granted[GRANTS_AT_ONCE];
     size_t n;
     while ((n = queue_grant(s->queue, granted, GRANTS_AT_ONCE)) > 0) {
+        for (size_t i = 0; i < n && s->host->keeper; i++)
+            keep_put(s->host->keeper, granted[i].delivery, true);
         pthread_mutex_unlock(&s->lock);
         for (size_t i = 0; i < n; i++) {
-            message_release_hold(granted[i]);
-            message_unref(granted[i]);
+            message_release_hold(granted[i].message);
+            message_unref(granted[i].message);
         }
         pthread_mutex_lock(&s->lock);
     }
+}
+
+/* Those that are to be tried again are on disk from now on, with their time. With the lock: they are in the queue
+ * again. */
+static void keep_retries(const struct service *s, struct delivery *const *batch, size_t n,
+                         const enum queue_fate *fates, int64_t now_ms)
+{
+    struct keeper *keeper = s->host->keeper;
+    int64_t wall_ms = keeper ? clock_wall_ms() : 0;
+    for (size_t i = 0; i < n && keeper; i++)
+        if (fates[i] == QUEUE_RETRYING)
+            keep_retry(keeper, batch[i], batch[i]->attempts, wall_ms + batch[i]->due_ms - now_ms);
 }
 
 void service_settle(struct service *service, struct delivery *const *batch,
@@ -140,11 +155,14 @@ void service_settle(struct service *service, struct delivery *const *batch,
         if (has_drained(t))
             drained = t;
     }
+    keep_retries(service, batch, n, room->fates, now_ms);
     give_places(service);
     pthread_mutex_unlock(&service->lock);
 
     for (size_t i = 0; i < n; i++) {
         enum queue_fate fate = room->fates[i];
+        if (fate < QUEUE_RETRYING && service->host->keeper)
+            keep_end(service->host->keeper, batch[i]);
         write_note(room->notes[i], service->name, batch[i], &results[i], fate);
         if (fate < QUEUE_RETRYING)
             delivery_free(batch[i]);
@@ -181,6 +199,8 @@ void service_submit(struct service *service, struct delivery *first, int64_t now
             full = t;
             full_place = place;
         }
+        if (place == QUEUE_PLACED && service->host->keeper && d->message->qos > 0)
+            keep_put(service->host->keeper, d, true);
         if (place == QUEUE_DROPPED) {
             d->next = dropped;
             dropped = d;

@@ -241,7 +241,7 @@ static void leave(struct delivery *d)
         make_grantable(t);
 }
 
-size_t queue_grant(struct queue *queue, struct message **out, size_t max)
+size_t queue_grant(struct queue *queue, struct queue_granted *out, size_t max)
 {
     size_t n = 0;
     while (queue->grantable) {
@@ -254,7 +254,7 @@ size_t queue_grant(struct queue *queue, struct message **out, size_t max)
             d->holding = false;
             t->places++;
             t->bytes += d->size;
-            out[n++] = message_ref(d->message);
+            out[n++] = (struct queue_granted){ d, message_ref(d->message) };
         }
         queue->grantable = t->next_grantable;
         t->grantable = false;
@@ -297,7 +297,10 @@ enum queue_place queue_submit(struct queue *queue, struct queue_target *target,
         delivery->created_ms = now_ms;
     queue->count++;
     queue->by_worker[*worker].count++;
-    stream_append(&t->streams[*worker], delivery);
+    /* One from disk that has been tried before waits for its time, and its topic behind it. */
+    if (delivery->due_ms <= now_ms ||
+        stream_retry(&t->streams[*worker], delivery, delivery->due_ms, now_ms) < 0)
+        stream_append(&t->streams[*worker], delivery);
     list_stream(&queue->by_worker[*worker], &t->streams[*worker]);
     return place;
 }
@@ -454,6 +457,7 @@ static enum queue_fate settle_retry(struct stream *s, struct delivery *d,
     t->stats.retried++;
     int64_t earliest = now_ms + wish(result->retry_after_ms);
     int64_t due = later(now_ms + backoff(t, d->attempts), earliest);
+    d->due_ms = due;
     /* Without memory for a lane it stays the first of its target, and the whole target waits. */
     if (stream_retry(s, d, due, earliest) < 0)
         t->parked_ms = later(t->parked_ms, due);

@@ -93,11 +93,18 @@ enum queue_fate {
 bool queue_settle(struct queue *queue, int64_t now_ms, struct delivery *const *batch,
                   const struct tocsin_delivery *results, size_t n, enum queue_fate *fates);
 
+/* A delivery that has been given a place. It may be looked at with the lock only; the message comes with a
+ * reference and with the hold that the delivery had. */
+struct queue_granted {
+    struct delivery *delivery;
+    struct message *message;
+};
+
 /*
- * Gives free places to deliveries that hold. Their messages are put into `out`, each with a reference and
- * the hold of the delivery: the caller drops both, without the lock, and calls again until 0 is returned.
+ * Gives free places to deliveries that hold, at most `max`: the caller drops reference and hold of their messages,
+ * without the lock, and calls again until 0 is returned.
  */
-size_t queue_grant(struct queue *queue, struct message **out, size_t max);
+size_t queue_grant(struct queue *queue, struct queue_granted *out, size_t max);
 
 /* Takes the deliveries out that hold a message of this link and generation. Returns them as a list,
  * which belongs to the caller. Those with a worker are not taken out, but not tried again either. */

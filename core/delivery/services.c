@@ -5,6 +5,7 @@
 #include "delivery/services.h"
 
 #include "base/clock.h"
+#include "delivery/keep.h"
 #include "delivery/service.h"
 
 #include <assert.h>
@@ -279,6 +280,33 @@ static void *watchdog_main(void *context)
     return NULL;
 }
 
+static struct target *find_target(void *context, const char *service, const char *target)
+{
+    return services_target(context, service, strlen(service), target, strlen(target));
+}
+
+static void restored(void *context, struct delivery *delivery)
+{
+    (void)context;
+    delivery->next = NULL;
+    services_submit(delivery);
+}
+
+int services_restore(struct services *services)
+{
+    const struct service *any = services->count > 0 ? services->items[0] : NULL;
+    struct keeper *keeper = any ? any->host->keeper : NULL;
+    if (!keeper)
+        return 0;
+    const struct keep_finder finder = { find_target, restored, services, any->host->links };
+    int64_t left = keeper_load(keeper, &finder);
+    if (left > 0)
+        log_warning("%" PRId64 " deliveries on disk are for targets that are not configured: they "
+                    "stay there",
+                    left);
+    return left < 0 ? (int)left : 0;
+}
+
 int services_start(struct services *services)
 {
     for (size_t i = 0; i < services->count; i++) {
@@ -337,6 +365,26 @@ static void gather_ending(struct services *services)
     services->count = count;
 }
 
+/* Puts on disk what is left in a service that has ended. What is not acknowledged is sent again by its broker,
+ * and so forgotten here. */
+static void keep_rest(struct service *s)
+{
+    pthread_mutex_lock(&s->lock);
+    for (size_t i = 0; i < s->target_count; i++) {
+        struct delivery *list = queue_empty(s->targets[i]->queue);
+        while (list) {
+            struct delivery *d = list;
+            list = d->next;
+            if (d->holding)
+                keep_end(s->host->keeper, d);
+            else
+                keep_put(s->host->keeper, d, false);
+            delivery_free(d);
+        }
+    }
+    pthread_mutex_unlock(&s->lock);
+}
+
 size_t services_free(struct services *services, int64_t drain_ms)
 {
     if (!services)
@@ -366,6 +414,11 @@ size_t services_free(struct services *services, int64_t drain_ms)
         struct service *s = services->items[i];
         service_finish_stop(s);
         size_t left = hand_on(s, successor);
+        if (left > 0 && s->host->keeper) {
+            keep_rest(s);
+            log_info("%s: kept on disk for the next start: %zu deliveries", s->name, left);
+            left = 0;
+        }
         if (left > 0)
             log_error("%s: ended with deliveries undone: %zu", s->name, left);
         undone += left;
@@ -422,6 +475,8 @@ static size_t forget_held(struct service *s, const char *link, uint64_t generati
     pthread_mutex_unlock(&s->lock);
     while (list) {
         struct delivery *next = list->next;
+        if (s->host->keeper)
+            keep_end(s->host->keeper, list);
         delivery_free(list);
         list = next;
         forgotten++;

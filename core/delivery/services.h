@@ -33,6 +33,7 @@
 #include <stdint.h>
 
 struct services;
+struct keeper;
 
 /* What the outside provides. All of it outlives the services. */
 struct services_host {
@@ -45,6 +46,7 @@ struct services_host {
     void (*publish)(void *context, const char *link, struct tocsin_publication *const *publications,
                     size_t n, int64_t timeout_ms);
     void *context;
+    struct keeper *keeper; /* where deliveries are kept on disk (keep.h); NULL: nowhere */
 };
 
 /*
@@ -57,6 +59,12 @@ struct services_host {
 int services_new(struct conf *conf, const struct services_host *host, struct services *previous,
                  struct services **out, struct conf_errors *errors);
 
+/*
+ * Takes in what an earlier run has left on disk. Before the services start. Returns 0 or a negative errno value;
+ * deliveries for targets that are not there any more stay on disk, which is logged.
+ */
+int services_restore(struct services *services);
+
 /* Starts the workers of services that do not run yet. Returns 0 or a negative errno value. */
 int services_start(struct services *services);
 
@@ -64,7 +72,7 @@ int services_start(struct services *services);
  * Ends services. If another set was made with this one as `previous` and is running, nothing that waits is
  * lost: for targets that are there too, with the same formats, it is handed on to them, and a service
  * that has other deliveries goes on behind the new set until they are made. Else the services finish what is
- * queued, for at most `drain_ms`, then stop; what is left is counted and logged.
+ * queued, for at most `drain_ms`, then stop; what is left is put on disk, or counted and logged.
  *
  * Nobody may submit to them any more. The set and its targets are freed. NULL is allowed. Returns the number
  * of deliveries left undone.

@@ -279,6 +279,8 @@ void delivery_return(struct delivery *delivery)
 {
     if (atomic_fetch_sub_explicit(&delivery->refs, 1, memory_order_acq_rel) > 1)
         return;
+    if (delivery->kept)
+        delivery->kept_free(delivery->kept);
     message_unref(delivery->message);
     free(delivery);
 }

@@ -31,12 +31,17 @@ struct delivery {
     const char *const *rendered; /* target->format_count texts, NULL where not set; in this block */
     size_t size;                 /* bytes of memory, for limits: this block and the message */
 
+    /* What keeps it on disk (delivery/keep.h); NULL for nothing. Freed with the delivery. */
+    void *kept;
+    void (*kept_free)(void *kept);
+
     /* The queue's own. */
     struct queue_target *queue_target;
     struct lane *lane;  /* of which it is the head on its way, or NULL */
     unsigned worker;    /* to whom it goes */
     unsigned attempts;  /* made so far */
     int64_t created_ms; /* monotonic clock */
+    int64_t due_ms;     /* the same: not to be tried before, when it comes from disk; 0: at once */
     bool holding;       /* holds the message, because it has no place in a bounded queue yet */
     bool flying;        /* with a worker */
     bool forgotten;     /* nobody waits for it any more: dropped instead of tried again */

@@ -30,10 +30,11 @@ BUILD = ROOT / os.environ.get("TOCSIN_BUILD", "build/release")
 LOAD = BUILD / "bench/mqttload"
 
 # What both brokers are told, by the names that both know: nothing is dropped, nothing written, no waiting for more.
-OPTIONS = {"max_inflight_messages": 1000, "max_queued_messages": 0, "set_tcp_nodelay": "true",
+OPTIONS = {"max_inflight_messages": 20000, "max_queued_messages": 0, "set_tcp_nodelay": "true",
            "connection_messages": "false"}
 
-# Outstanding deliveries at QoS 0, where no acknowledgement holds a publisher back; the same for every broker.
+# Deliveries outstanding at most, where no acknowledgement holds publishers back, or that of a broker that has not
+# delivered yet; the same for every broker.
 CAP = ["--cap", "20000"]
 
 QUICK, LONG = 0, 1
@@ -63,7 +64,7 @@ ROWS = [
     flow("qos1", "QoS 1, 1 to 1, window 100", ["--qos", "1", "--window", "100"], 25, 40),
     flow("qos2", "QoS 2, 1 to 1, window 100", ["--qos", "2", "--window", "100"], 30, 40),
     flow("fanout", "QoS 0, 1 to 100", ["--qos", "0", "--topics", "fan-out", "--subs", "100", *CAP], 50, 160),
-    flow("fanin", "QoS 1, 100 to 1", ["--qos", "1", "--topics", "fan-in", "--pubs", "100"], 28, 54),
+    flow("fanin", "QoS 1, 100 to 1", ["--qos", "1", "--topics", "fan-in", "--pubs", "100", *CAP], 28, 54),
     flow("pairs", "QoS 0, 1000 pairs, bursts of 20",
          ["--qos", "0", "--pubs", "1000", "--subs", "1000", "--burst", "20", *CAP], 18, 24),
     flow("large", "1 MiB payloads, QoS 0", ["--qos", "0", "--size", "1048576", "--cap", "8"], 2, 3.4, relay="bare",

@@ -96,12 +96,12 @@ enum queue_fate *bench_settle(struct bench *b, const char *verdicts)
     for (size_t i = 0; i < b->n; i++)
         if (fates[i] < QUEUE_RETRYING)
             delivery_free(b->batch[i]);
-    struct message *granted[2];
+    struct queue_granted granted[2];
     size_t n;
     while ((n = queue_grant(b->queue, granted, 2)) > 0)
         for (size_t i = 0; i < n; i++) {
-            message_release_hold(granted[i]);
-            message_unref(granted[i]);
+            message_release_hold(granted[i].message);
+            message_unref(granted[i].message);
         }
     return fates;
 }

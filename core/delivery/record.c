@@ -1,0 +1,381 @@
+/* SPDX-License-Identifier: MIT */
+
+#include "delivery/record.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define VERSION 1
+
+/* Part of the file format: never renumber. */
+enum tag {
+    TAG_ID = 1,
+    TAG_TOPIC = 2,
+    TAG_PAYLOAD = 3,
+    TAG_LINK = 4,
+    TAG_ROUTE = 5,
+    TAG_TITLE = 6,
+    TAG_TEXT = 7, /* missing: the payload is the text */
+    TAG_HTML = 8,
+    TAG_PRIORITY = 9,
+    TAG_SEVERITY = 10,
+    TAG_QOS = 11,
+    TAG_RETAIN = 12,
+    TAG_HOPS = 13,
+    TAG_RECEIVED = 14, /* ms since 1970 */
+    TAG_RENDERED = 15, /* in the order of the target's formats, */
+    TAG_NOT_RENDERED = 16,
+    TAG_FIELD_NAME = 17, /* then its type and text */
+    TAG_FIELD_TYPE = 18,
+    TAG_FIELD_TEXT = 19,
+    TAG_PROPERTIES = 20, /* there are properties, perhaps none of these */
+    TAG_CONTENT_TYPE = 21,
+    TAG_RESPONSE_TOPIC = 22,
+    TAG_CORRELATION = 23,
+    TAG_USER_NAME = 24, /* then its value */
+    TAG_USER_VALUE = 25,
+    TAG_EXPIRES = 26, /* ms since 1970 */
+    TAG_PAYLOAD_UTF8 = 27,
+};
+
+/* ---- Writing ---- */
+
+static void put(struct buf *out, enum tag tag, const void *data, size_t len)
+{
+    buf_add_byte(out, (char)tag);
+    size_t rest = len;
+    for (; rest >= 0x80; rest >>= 7)
+        buf_add_byte(out, (char)(rest | 0x80));
+    buf_add_byte(out, (char)rest);
+    buf_add(out, data, len);
+}
+
+static void put_text(struct buf *out, enum tag tag, const char *text)
+{
+    if (text)
+        put(out, tag, text, strlen(text));
+}
+
+static void put_number(struct buf *out, enum tag tag, uint64_t number)
+{
+    uint8_t bytes[8];
+    size_t len = 0;
+    for (; number; number >>= 8)
+        bytes[len++] = (uint8_t)number;
+    put(out, tag, bytes, len);
+}
+
+static void put_properties(struct buf *out, const struct tocsin_properties *p)
+{
+    if (!p)
+        return;
+    put_number(out, TAG_PROPERTIES, 1);
+    put_text(out, TAG_CONTENT_TYPE, p->content_type);
+    put_text(out, TAG_RESPONSE_TOPIC, p->response_topic);
+    if (p->correlation)
+        put(out, TAG_CORRELATION, p->correlation, p->correlation_len);
+    for (size_t i = 0; i < p->user_count; i++) {
+        put_text(out, TAG_USER_NAME, p->user[i].name);
+        put_text(out, TAG_USER_VALUE, p->user[i].value);
+    }
+    if (p->expires_ms > 0)
+        put_number(out, TAG_EXPIRES, (uint64_t)p->expires_ms);
+    if (p->payload_utf8 >= 0)
+        put_number(out, TAG_PAYLOAD_UTF8, (uint64_t)p->payload_utf8);
+}
+
+int record_write(const struct delivery *d, size_t rendered_count, struct buf *out)
+{
+    const struct tocsin_message *v = &d->view;
+    buf_add_byte(out, VERSION);
+    put_text(out, TAG_ID, d->id);
+    put(out, TAG_TOPIC, v->topic, d->message->topic_len);
+    put(out, TAG_PAYLOAD, v->payload, v->payload_len);
+    put_text(out, TAG_LINK, v->link);
+    put_text(out, TAG_ROUTE, v->route);
+    if (v->title[0])
+        put_text(out, TAG_TITLE, v->title);
+    if (!v->text_is_payload || v->text != (const char *)v->payload)
+        put(out, TAG_TEXT, v->text, v->text_len);
+    put_text(out, TAG_HTML, v->html);
+    if (v->has_priority)
+        put_number(out, TAG_PRIORITY, (uint64_t)(int64_t)v->priority);
+    if (v->has_severity)
+        put_number(out, TAG_SEVERITY, v->severity);
+    put_number(out, TAG_QOS, v->qos);
+    put_number(out, TAG_RETAIN, v->retain);
+    put_number(out, TAG_HOPS, v->hops);
+    put_number(out, TAG_RECEIVED, (uint64_t)v->received_ms);
+    for (size_t i = 0; i < rendered_count; i++) {
+        if (d->rendered[i])
+            put_text(out, TAG_RENDERED, d->rendered[i]);
+        else
+            put_number(out, TAG_NOT_RENDERED, 0);
+    }
+    for (size_t i = 0; i < v->field_count; i++) {
+        put_text(out, TAG_FIELD_NAME, v->fields[i]->name);
+        put_number(out, TAG_FIELD_TYPE, v->fields[i]->type);
+        put(out, TAG_FIELD_TEXT, v->fields[i]->text, v->fields[i]->len);
+    }
+    put_properties(out, v->properties);
+    return out->error;
+}
+
+/* ---- Reading ---- */
+
+struct slice {
+    const uint8_t *data;
+    size_t len;
+};
+
+struct reader {
+    const uint8_t *at, *end;
+    bool failed;
+};
+
+/* The next field. Returns false at the end, or for bytes that are none. */
+static bool next(struct reader *r, uint8_t *tag, struct slice *out)
+{
+    if (r->at == r->end)
+        return false;
+    *tag = *r->at++;
+    uint64_t len = 0;
+    for (unsigned shift = 0;; shift += 7) {
+        if (r->at == r->end || shift > 56) {
+            r->failed = true;
+            return false;
+        }
+        uint8_t byte = *r->at++;
+        len |= (uint64_t)(byte & 0x7f) << shift;
+        if (!(byte & 0x80))
+            break;
+    }
+    if (len > (uint64_t)(r->end - r->at)) {
+        r->failed = true;
+        return false;
+    }
+    *out = (struct slice){ r->at, (size_t)len };
+    r->at += len;
+    return true;
+}
+
+static uint64_t number(struct slice s)
+{
+    uint64_t value = 0;
+    for (size_t i = 0; i < s.len && i < 8; i++)
+        value |= (uint64_t)s.data[i] << 8 * i;
+    return value;
+}
+
+/* What is being put together. Texts are copies with a NUL, all of them in one block. */
+struct parts {
+    struct delivery_parts delivery;
+    struct tocsin_properties properties;
+    struct slice topic, payload;
+    const char *link, *id;
+    const char **rendered;
+    size_t rendered_count;
+    struct tocsin_field *fields;
+    struct tocsin_property *user;
+    uint64_t qos, hops, retain, received;
+    bool has_properties;
+    char *copies; /* as long as the record: each field loses its head and gains a NUL */
+    size_t used;
+};
+
+static const char *copy(struct parts *p, struct slice s)
+{
+    char *text = p->copies + p->used;
+    if (s.len > 0)
+        memcpy(text, s.data, s.len);
+    text[s.len] = '\0';
+    p->used += s.len + 1;
+    return text;
+}
+
+static void read_field(struct parts *p, uint8_t tag, struct slice s)
+{
+    struct delivery_parts *d = &p->delivery;
+    size_t last = d->field_count - 1;
+    switch (tag) {
+    case TAG_FIELD_NAME:
+        p->fields[d->field_count++] = (struct tocsin_field){ .name = copy(p, s), .text = "" };
+        break;
+    case TAG_FIELD_TYPE:
+        if (d->field_count > 0 && number(s) <= TOCSIN_FIELD_JSON)
+            p->fields[last].type = (enum tocsin_field_type)number(s);
+        break;
+    case TAG_FIELD_TEXT:
+        if (d->field_count > 0) {
+            p->fields[last].text = copy(p, s);
+            p->fields[last].len = s.len;
+        }
+        break;
+    }
+}
+
+static void read_property(struct parts *p, uint8_t tag, struct slice s)
+{
+    struct tocsin_properties *props = &p->properties;
+    switch (tag) {
+    case TAG_PROPERTIES:
+        p->has_properties = true;
+        break;
+    case TAG_CONTENT_TYPE:
+        props->content_type = copy(p, s);
+        break;
+    case TAG_RESPONSE_TOPIC:
+        props->response_topic = copy(p, s);
+        break;
+    case TAG_CORRELATION:
+        props->correlation = s.data;
+        props->correlation_len = s.len;
+        break;
+    case TAG_USER_NAME:
+        p->user[props->user_count++] = (struct tocsin_property){ copy(p, s), "" };
+        break;
+    case TAG_USER_VALUE:
+        if (props->user_count > 0)
+            p->user[props->user_count - 1].value = copy(p, s);
+        break;
+    case TAG_EXPIRES:
+        props->expires_ms = (int64_t)number(s);
+        break;
+    case TAG_PAYLOAD_UTF8:
+        props->payload_utf8 = number(s) != 0;
+        break;
+    }
+}
+
+static void read_part(struct parts *p, uint8_t tag, struct slice s)
+{
+    struct delivery_parts *d = &p->delivery;
+    switch (tag) {
+    case TAG_ID:
+        p->id = copy(p, s);
+        break;
+    case TAG_TOPIC:
+        p->topic = s;
+        break;
+    case TAG_PAYLOAD:
+        p->payload = s;
+        break;
+    case TAG_LINK:
+        p->link = copy(p, s);
+        break;
+    case TAG_ROUTE:
+        d->route = copy(p, s);
+        break;
+    case TAG_TITLE:
+        d->title = copy(p, s);
+        d->title_len = s.len;
+        break;
+    case TAG_TEXT:
+        d->text = copy(p, s);
+        d->text_len = s.len;
+        break;
+    case TAG_HTML:
+        d->html = copy(p, s);
+        d->html_len = s.len;
+        break;
+    case TAG_PRIORITY:
+        d->priority = (int)(int64_t)number(s);
+        d->has_priority = true;
+        break;
+    case TAG_SEVERITY:
+        d->severity = (enum tocsin_severity)(number(s) & 3);
+        d->has_severity = true;
+        break;
+    case TAG_QOS:
+        p->qos = number(s);
+        break;
+    case TAG_RETAIN:
+        p->retain = number(s);
+        break;
+    case TAG_HOPS:
+        p->hops = number(s);
+        break;
+    case TAG_RECEIVED:
+        p->received = number(s);
+        break;
+    case TAG_RENDERED:
+        p->rendered[p->rendered_count++] = copy(p, s);
+        break;
+    case TAG_NOT_RENDERED:
+        p->rendered[p->rendered_count++] = NULL;
+        break;
+    default:
+        read_field(p, tag, s);
+        read_property(p, tag, s);
+    }
+}
+
+static struct message *make_message(const struct parts *p, const char *link)
+{
+    struct message *m = message_new((const char *)p->topic.data, p->topic.len, p->payload.data,
+                                    p->payload.len, p->has_properties ? &p->properties : NULL);
+    if (!m)
+        return NULL;
+    m->received_ms = (int64_t)p->received;
+    m->link = link;
+    m->qos = (uint8_t)p->qos;
+    m->retain = p->retain != 0;
+    m->hops = (uint8_t)p->hops;
+    return m;
+}
+
+/* How many fields of a tag there are, at most. */
+static size_t count(struct reader r, uint8_t wanted, uint8_t or_else)
+{
+    size_t n = 0;
+    uint8_t tag;
+    struct slice s;
+    while (next(&r, &tag, &s))
+        n += tag == wanted || tag == or_else;
+    return n;
+}
+
+int record_read(const void *data, size_t len, struct target *target,
+                const char *(*link)(void *context, const char *name), void *context,
+                struct delivery **out)
+{
+    *out = NULL;
+    if (len < 1 || *(const uint8_t *)data != VERSION)
+        return -EBADMSG;
+    struct reader r = { (const uint8_t *)data + 1, (const uint8_t *)data + len, .failed = false };
+    struct parts p = { .delivery.target = target,
+                       .delivery.route = "",
+                       .properties.payload_utf8 = -1 };
+    size_t formats = count(r, TAG_RENDERED, TAG_NOT_RENDERED);
+    if (formats < target->format_count) /* the target has got more formats meanwhile */
+        formats = target->format_count;
+    p.rendered = calloc(formats + 1, sizeof(*p.rendered));
+    p.fields = calloc(count(r, TAG_FIELD_NAME, TAG_FIELD_NAME) + 1, sizeof(*p.fields));
+    p.user = calloc(count(r, TAG_USER_NAME, TAG_USER_NAME) + 1, sizeof(*p.user));
+    p.copies = malloc(len + 1);
+    int rc = p.rendered && p.fields && p.user && p.copies ? 0 : -ENOMEM;
+
+    uint8_t tag;
+    struct slice s;
+    while (rc == 0 && next(&r, &tag, &s))
+        read_part(&p, tag, s);
+    if (rc == 0 && (r.failed || !p.topic.data || !p.id || strlen(p.id) >= sizeof((*out)->id)))
+        rc = -EBADMSG;
+    if (rc == 0) {
+        p.delivery.rendered = p.rendered;
+        p.delivery.fields = p.fields;
+        p.properties.user = p.user;
+        p.delivery.message = make_message(&p, link(context, p.link ? p.link : ""));
+        *out = p.delivery.message ? delivery_new(&p.delivery) : NULL;
+        message_unref(p.delivery.message);
+        if (*out)
+            memcpy((*out)->id, p.id, strlen(p.id) + 1);
+        rc = *out ? 0 : -ENOMEM;
+    }
+    free(p.rendered);
+    free(p.fields);
+    free(p.user);
+    free(p.copies);
+    return rc;
+}

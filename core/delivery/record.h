@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: MIT */
+
+/*
+ * A delivery as bytes, and back: all that is needed to make it again, whatever has become of the configuration
+ * meanwhile. Any thread.
+ *
+ * A record begins with its version. Then come fields: a tag of one byte, a length (LEB128), and so many bytes;
+ * numbers are little endian without leading zeros. A reader passes over tags that it does not know.
+ */
+
+#ifndef TOCSIN_DELIVERY_RECORD_H
+#define TOCSIN_DELIVERY_RECORD_H
+
+#include "base/buf.h"
+#include "router/delivery.h"
+
+/* Appends it. Returns 0 or what buf_add() returns. */
+int record_write(const struct delivery *delivery, size_t rendered_count, struct buf *out);
+
+/* Makes a delivery of it, for `target`; `link` gives the name that lives as long as the program. Returns 0, -EBADMSG for
+ * what is no record, or -ENOMEM. */
+int record_read(const void *data, size_t len, struct target *target,
+                const char *(*link)(void *context, const char *name), void *context,
+                struct delivery **out);
+
+#endif

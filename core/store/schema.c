@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: MIT */
+
+#include "store/schema.h"
+
+#include "base/buf.h"
+
+#include <errno.h>
+#include <sqlite3.h>
+#include <stdio.h>
+#include <string.h>
+
+#define APPLICATION_ID 0x746f6373 /* "tocs" */
+
+/*
+ * Each step leads from one version to the next, and is never changed again once it has been released: add
+ * another. PRAGMA user_version says how many have been taken.
+ *
+ * delivery: what waits to be delivered (state 0), in order of `number`. Times are in ms since 1970. `record` is
+ * all that is needed to make it again (delivery/keep.h).
+ */
+static const char *const steps[] = {
+    "CREATE TABLE delivery ("
+    "  number INTEGER PRIMARY KEY,"
+    "  service TEXT NOT NULL,"
+    "  target TEXT NOT NULL,"
+    "  state INTEGER NOT NULL,"
+    "  created_ms INTEGER NOT NULL,"
+    "  attempts INTEGER NOT NULL,"
+    "  due_ms INTEGER NOT NULL,"
+    "  record BLOB NOT NULL"
+    ");",
+};
+
+#define VERSION ((int)(sizeof(steps) / sizeof(steps[0])))
+
+static int number_of(sqlite3 *db, const char *pragma, int *out)
+{
+    sqlite3_stmt *statement = NULL;
+    int rc = sqlite3_prepare_v2(db, pragma, -1, &statement, NULL);
+    if (rc == SQLITE_OK && (rc = sqlite3_step(statement)) == SQLITE_ROW) {
+        *out = sqlite3_column_int(statement, 0);
+        rc = SQLITE_OK;
+    }
+    sqlite3_finalize(statement);
+    return rc == SQLITE_OK ? 0 : -EIO;
+}
+
+static int take_step(sqlite3 *db, int from)
+{
+    char mark[96];
+    snprintf(mark, sizeof(mark), "PRAGMA application_id = %d; PRAGMA user_version = %d;",
+             APPLICATION_ID, from + 1);
+    if (sqlite3_exec(db, "BEGIN IMMEDIATE", NULL, NULL, NULL) != SQLITE_OK)
+        return -EIO;
+    if (sqlite3_exec(db, steps[from], NULL, NULL, NULL) == SQLITE_OK &&
+        sqlite3_exec(db, mark, NULL, NULL, NULL) == SQLITE_OK &&
+        sqlite3_exec(db, "COMMIT", NULL, NULL, NULL) == SQLITE_OK)
+        return 0;
+    return -EIO; /* closing the connection rolls it back */
+}
+
+int schema_prepare(sqlite3 *db, const char *path, struct buf *why)
+{
+    int application = 0, version = 0, tables = 0;
+    if (number_of(db, "PRAGMA application_id", &application) < 0 ||
+        number_of(db, "PRAGMA user_version", &version) < 0 ||
+        number_of(db, "SELECT count(*) FROM sqlite_master", &tables) < 0)
+        return -EIO;
+    if (application != APPLICATION_ID && (application != 0 || tables > 0)) {
+        buf_addf(why,
+                 "%s is a database of another program: name another file in store.path, or move "
+                 "this one away",
+                 path);
+        return -EPROTO;
+    }
+    if (version > VERSION) {
+        buf_addf(why,
+                 "%s was written by a newer version of tocsin (schema %d, this one knows %d): "
+                 "install that version again, or name another file in store.path",
+                 path, version, VERSION);
+        return -EPROTO;
+    }
+    for (int at = version; at < VERSION; at++)
+        if (take_step(db, at) < 0)
+            return -EIO;
+    return 0;
+}
