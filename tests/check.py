@@ -42,6 +42,7 @@ STAGES = [
     ("wire-data", [WIRE + ["--broker", "mosquitto"]], {}),
     ("wire", [WIRE], {}),
     ("wire-asan", [make("compile", VARIANT="asan"), WIRE + ["--option", "workers=3"]], {"TOCSIN_BUILD": "build/asan"}),
+    ("wire-tsan", [make("compile", VARIANT="tsan"), WIRE + ["--option", "workers=3"]], {"TOCSIN_BUILD": "build/tsan"}),
     ("system-asan", [make("compile", "tools", VARIANT="asan"), PYTEST + ["-m", "threads or memory"]],
      {"TOCSIN_BUILD": "build/asan"}),
     ("system-tsan", [make("compile", "tools", VARIANT="tsan"), PYTEST + ["-m", "threads"]],

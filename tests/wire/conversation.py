@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Plays a case against a broker: sends, reads, compares. One thread plays one case."""
 
+import re
 import select
 import socket
 import struct
@@ -10,6 +11,7 @@ import packet
 import values
 from cases import DataError
 
+OWN_TOPIC = re.compile(rb"tocsin/[^/]+/status$")
 TIMEOUT = 10.0  # for what must come; what must not come is proven by a PINGRESP that comes first
 
 
@@ -78,7 +80,14 @@ class Peer:
         return None
 
     def receive(self):
-        """(kind, fields) of the next packet, None when the server has closed."""
+        """(kind, fields) of the next packet, None when the server has closed. What the broker says of itself, which
+        "#" brings along, is left out."""
+        while (got := self.next_packet()) and got[0] == "PUBLISH" and OWN_TOPIC.match(got[1]["topic"]) \
+                and not got[1]["qos"]:
+            pass
+        return got
+
+    def next_packet(self):
         deadline = time.monotonic() + self.timeout
         while True:
             head = self.header()
