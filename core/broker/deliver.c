@@ -426,63 +426,57 @@ void deliver_shared(struct worker *worker, struct share_member *member, struct p
     }
 }
 
-struct orphans {
-    struct worker *worker;
-    struct session *session;
-    struct flow_item *items;
-    size_t count, places;
-    bool failed;
+struct orphan {
+    struct flow_item item;
+    struct share_member *to; /* NULL: nobody */
 };
 
-static void collect(void *context, struct flow_item *item)
+struct orphans {
+    struct orphan *items;
+    size_t count, places;
+};
+
+/* Finds another member for a message, and takes it if there is one that gets it earlier. What has been sent once
+ * is sent again by this session if there is none, as it was [MQTT-4.4.0-1]. */
+static bool collect(void *context, struct flow_item *item, bool sent)
 {
     struct orphans *orphans = context;
     if (orphans->count == orphans->places) {
         size_t more = orphans->places ? orphans->places * 2 : 64;
-        struct flow_item *fresh = realloc(orphans->items, more * sizeof(*fresh));
-        if (!fresh) {
-            flow_item_release(item);
-            orphans->failed = true;
-            return;
-        }
+        struct orphan *fresh = realloc(orphans->items, more * sizeof(*fresh));
+        if (!fresh)
+            return false;
         orphans->items = fresh;
         orphans->places = more;
     }
-    orphans->items[orphans->count++] = *item;
-}
-
-/* It stays with the session that had it. */
-static void keep_shared(struct worker *worker, struct session *session, struct publish *p,
-                        const struct terms *terms)
-{
-    atomic_fetch_add_explicit(&terms->share->load, 1, memory_order_relaxed);
-    if (!deliver(worker, session, p, terms))
-        share_member_done(terms->share);
+    const struct share_member *from = item->terms.share;
+    bool left = atomic_load(&from->left);
+    struct share_member *to = share_choose(from->share, from);
+    if (to && !left && !atomic_load(&to->connected)) {
+        share_member_done(to); /* as good as here */
+        share_member_unref(to);
+        to = NULL;
+    }
+    if (!to && (sent || !left))
+        return false;
+    orphans->items[orphans->count++] = (struct orphan){ *item, to };
+    return true;
 }
 
 void deliver_to_others(struct worker *worker, struct session *session, struct share_member *member)
 {
     if (!session->flow)
         return;
-    struct orphans orphans = { .worker = worker, .session = session };
+    struct orphans orphans = { 0 };
     flow_take_shared(session->flow, member, collect, &orphans);
     for (size_t i = 0; i < orphans.count; i++) {
-        struct flow_item *item = &orphans.items[i];
-        struct share_member *from = item->terms.share;
-        struct publish p = publish_of(item->publication);
-        struct share_member *other = share_choose(from->share, from);
-        if (other && !atomic_load(&other->connected) && !atomic_load(&from->left)) {
-            share_member_done(other); /* as good as here */
-            share_member_unref(other);
-            other = NULL;
-        }
-        if (other)
-            deliver_shared(worker, other, &p);
-        else if (!atomic_load(&from->left))
-            keep_shared(worker, session, &p, &item->terms);
+        struct orphan *orphan = &orphans.items[i];
+        struct publish p = publish_of(orphan->item.publication);
+        if (orphan->to)
+            deliver_shared(worker, orphan->to, &p);
         else
             count_dropped(worker, session, "nobody is left of its shared subscription");
-        flow_item_release(item);
+        flow_item_release(&orphan->item);
     }
     free(orphans.items);
 }

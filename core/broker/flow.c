@@ -269,28 +269,26 @@ static bool is_shared_by(const struct flow_item *item, const struct share_member
 }
 
 void flow_take_shared(struct flow *flow, const struct share_member *only,
-                      void (*orphan)(void *context, struct flow_item *item), void *context)
+                      bool (*orphan)(void *context, struct flow_item *item, bool sent),
+                      void *context)
 {
     for (uint32_t i = 0; i < flow->span; i++) {
         struct flow_item *item = place(flow, i);
-        if (item->state != FLIGHT_PUBLISHED_1 || !is_shared_by(item, only))
+        if (item->state != FLIGHT_PUBLISHED_1 || !item->unsent || !is_shared_by(item, only))
             continue;
+        uint64_t size = item_size(item);
         struct flow_item taken = *item;
-        if (item->unsent)
-            flow->unsent--;
-        else
-            flow->in_flight--;
-        flow->in_flight_bytes -= item_size(item);
+        if (!orphan(context, &taken, true))
+            continue;
+        flow->unsent--;
+        flow->in_flight_bytes -= size;
         item->state = FLIGHT_DONE;
         item->unsent = false;
-        orphan(context, &taken);
     }
     let_go(flow);
     for (uint32_t i = flow->queued; i > 0; i--) {
         struct flow_item item = flow_queue_take(flow);
-        if (is_shared_by(&item, only))
-            orphan(context, &item);
-        else
+        if (!is_shared_by(&item, only) || !orphan(context, &item, false))
             flow_queue(flow, item.publication, &item.terms);
     }
 }

@@ -136,11 +136,13 @@ size_t flow_queue_expire(struct flow *flow, uint32_t second);
 void flow_item_release(struct flow_item *item);
 
 /*
- * Takes out what came by shared subscriptions and has not been received for sure: what is queued, and flights of
- * QoS 1; those of QoS 2 stay [MQTT-4.8.2-5]. Calls `orphan` with each, which takes its references. With
- * `only` only that member's.
+ * Offers what came by shared subscriptions and has not been received for sure: what is queued, and flights of
+ * QoS 1 of an earlier connection; those of QoS 2 stay [MQTT-4.8.2-5], and those of this connection are completed
+ * [MQTT-3.10.4-3]. Calls `orphan` with each, and whether it has been sent; it is taken out if that returns true,
+ * then its references are orphan's. Else it stays where it is. With `only` only that member's.
  */
 void flow_take_shared(struct flow *flow, const struct share_member *only,
-                      void (*orphan)(void *context, struct flow_item *item), void *context);
+                      bool (*orphan)(void *context, struct flow_item *item, bool sent),
+                      void *context);
 
 #endif

@@ -27,7 +27,7 @@
 
 /*
  * SIGINT and SIGTERM: the first asks for an orderly end, and interrupts what blocks, such as a write to a pipe
- * that nobody reads; the second ends the program. They are held back but in ppoll() and outside client_wait(), so
+ * that nobody reads; the second ends the program. They are held back but in ppoll() and outside cli_client_wait(), so
  * none is overlooked.
  */
 static volatile sig_atomic_t stopped;
@@ -60,7 +60,7 @@ static void catch_signals(bool catch)
     sigaction(SIGTERM, &action, NULL);
 }
 
-bool client_stopped(void)
+bool cli_client_stopped(void)
 {
     return stopped != 0;
 }
@@ -88,7 +88,7 @@ static void on_connect(struct mosquitto *mosq, void *context, int reason, int fl
     (void)mosq;
     (void)flags;
     (void)properties;
-    struct client *c = context;
+    struct cli_client *c = context;
     c->answered = true;
     c->reason = reason;
 }
@@ -97,7 +97,7 @@ static void on_disconnect(struct mosquitto *mosq, void *context, int reason,
                           const mosquitto_property *properties)
 {
     (void)mosq;
-    struct client *c = context;
+    struct cli_client *c = context;
     char *text = NULL;
     /* Smaller ones are errors of the library. */
     if (reason < 0x80)
@@ -112,7 +112,7 @@ static void on_disconnect(struct mosquitto *mosq, void *context, int reason,
 static void on_log(struct mosquitto *mosq, void *context, int level, const char *text)
 {
     (void)mosq;
-    struct client *c = context;
+    struct cli_client *c = context;
     connector_keep_error(c->why, sizeof(c->why), level, text);
     if (c->options->debug)
         fprintf(stderr, "tocsin %s: %s\n", c->options->command->name, text);
@@ -138,7 +138,7 @@ static int set_tls(const struct client_tls *tls, struct mosquitto *mosq)
     return rc;
 }
 
-static int set_will(struct client *c)
+static int set_will(struct cli_client *c)
 {
     const struct client_options *o = c->options;
     mosquitto_property *properties = NULL;
@@ -155,7 +155,7 @@ static int set_will(struct client *c)
     return rc;
 }
 
-static int set_client(struct client *c)
+static int set_client(struct cli_client *c)
 {
     const struct client_options *o = c->options;
     int rc = mosquitto_int_option(c->mosq, MOSQ_OPT_PROTOCOL_VERSION, o->protocol);
@@ -173,9 +173,9 @@ static int set_client(struct client *c)
     return rc;
 }
 
-int client_init(struct client *c, const struct client_options *o)
+int cli_client_init(struct cli_client *c, const struct client_options *o)
 {
-    *c = (struct client){ .options = o };
+    *c = (struct cli_client){ .options = o };
     signal(SIGPIPE, SIG_IGN);
     mosquitto_lib_init();
     c->mosq = mosquitto_new(o->id, o->clean, c);
@@ -198,7 +198,7 @@ int client_init(struct client *c, const struct client_options *o)
     return CLI_FAILED;
 }
 
-void client_free(struct client *c)
+void cli_client_free(struct cli_client *c)
 {
     if (c->mosq)
         mosquitto_destroy(c->mosq);
@@ -207,15 +207,39 @@ void client_free(struct client *c)
 
 /* ---- Connecting ---------------------------------------------------------------------------------- */
 
-static void explain_connect(struct client *c, int rc, int error)
+/* The library's sentences end with a full stop, and ours go on. */
+static void keep_reason(struct cli_client *c, const char *text)
 {
-    const char *why = mosquitto_strerror(rc);
+    snprintf(c->why, sizeof(c->why), "%s", text);
+    const size_t len = strlen(c->why);
+    if (len > 0 && c->why[len - 1] == '.')
+        c->why[len - 1] = '\0';
+}
+
+static void explain_connect(struct cli_client *c, int rc, int error)
+{
+    c->unreachable = rc == MOSQ_ERR_EAI || rc == MOSQ_ERR_ERRNO;
     if (rc == MOSQ_ERR_EAI) /* `error` is getaddrinfo()'s */
-        why = "there is no such host";
+        keep_reason(c, "there is no such host");
     else if (rc == MOSQ_ERR_ERRNO)
-        why = strerror(error);
-    if (rc == MOSQ_ERR_EAI || rc == MOSQ_ERR_ERRNO || !c->why[0])
-        snprintf(c->why, sizeof(c->why), "%s", why);
+        keep_reason(c, strerror(error));
+    else if (!c->why[0])
+        keep_reason(c, mosquitto_strerror(rc));
+}
+
+/* What to look at when there was no answer. */
+static const char *advice(const struct cli_client *c)
+{
+    const struct client_options *o = c->options;
+    if (c->answered || stopped)
+        return "";
+    if (o->port == 0)
+        return "; is the broker's socket there?";
+    if (c->unreachable)
+        return "; is the broker there? -h and -p say where";
+    if (o->tls.use)
+        return "; does it speak TLS at that port, and do we trust it? See --cafile, --psk";
+    return "; is that an MQTT broker, and without TLS?";
 }
 
 static const char *hint(int reason)
@@ -237,13 +261,13 @@ static const char *hint(int reason)
     }
 }
 
-static int await_answer(struct client *c)
+static int await_answer(struct cli_client *c)
 {
     const int64_t end = clock_mono_ms() + ANSWER_MS;
     for (;;) {
         const int64_t left = end - clock_mono_ms();
         const enum client_state state =
-            client_wait(c, (int)(left > 0 ? left : 0), -1, &(bool){ false });
+            cli_client_wait(c, (int)(left > 0 ? left : 0), -1, &(bool){ false });
         if (c->answered && c->reason == 0 && state == CLIENT_UP)
             return 0;
         if (c->answered && c->reason != 0) {
@@ -256,8 +280,7 @@ static int await_answer(struct client *c)
         if (state == CLIENT_STOPPED)
             snprintf(c->why, sizeof(c->why), "ended by a signal");
         else if (state == CLIENT_UP && left <= 0)
-            snprintf(c->why, sizeof(c->why), "no answer within %d s; is that an MQTT broker%s?",
-                     ANSWER_MS / 1000, c->options->tls.use ? "" : ", and without TLS");
+            snprintf(c->why, sizeof(c->why), "no answer within %d s", ANSWER_MS / 1000);
         else if (state == CLIENT_UP)
             continue;
         return CLI_FAILED;
@@ -265,10 +288,10 @@ static int await_answer(struct client *c)
 }
 
 /* One attempt. Returns 0, or an exit status and the reason in `why`. */
-static int attempt(struct client *c)
+static int attempt(struct cli_client *c)
 {
     const struct client_options *o = c->options;
-    c->answered = false;
+    c->answered = c->unreachable = false;
     c->reason = 0;
     c->why[0] = '\0';
     catch_signals(false);
@@ -284,7 +307,7 @@ static int attempt(struct client *c)
     return await_answer(c);
 }
 
-int client_connect(struct client *c)
+int cli_client_connect(struct cli_client *c)
 {
     const struct client_options *o = c->options;
     const int64_t deadline_ms = c->deadline_ms;
@@ -293,15 +316,13 @@ int client_connect(struct client *c)
     c->deadline_ms = deadline_ms;
     if (status == 0)
         return 0;
-    const char *advice = c->answered ? "" : "; is the broker there? -h and -p say where";
     if (o->proxy.host)
-        client_say(o, "cannot connect to %s:%d through %s:%d: %s", o->host, o->port, o->proxy.host,
-                   o->proxy.port, c->why);
+        client_say(o, "cannot connect to %s:%d through %s:%d: %s%s", o->host, o->port,
+                   o->proxy.host, o->proxy.port, c->why, advice(c));
     else if (o->port == 0)
-        client_say(o, "cannot connect to %s: %s%s", o->host, c->why,
-                   c->answered ? "" : "; is the broker's socket there?");
+        client_say(o, "cannot connect to %s: %s%s", o->host, c->why, advice(c));
     else
-        client_say(o, "cannot connect to %s:%d: %s%s", o->host, o->port, c->why, advice);
+        client_say(o, "cannot connect to %s:%d: %s%s", o->host, o->port, c->why, advice(c));
     return status;
 }
 
@@ -316,7 +337,7 @@ static bool worth_trying(int reason)
 }
 
 /* Waits without a connection. */
-static enum client_state pause_for(struct client *c, int wait_ms)
+static enum client_state pause_for(struct cli_client *c, int wait_ms)
 {
     const int64_t end = clock_mono_ms() + wait_ms;
     for (;;) {
@@ -334,7 +355,7 @@ static enum client_state pause_for(struct client *c, int wait_ms)
     }
 }
 
-enum client_state client_reconnect(struct client *c, int *status)
+enum client_state cli_client_reconnect(struct cli_client *c, int *status)
 {
     const struct client_options *o = c->options;
     int wait_ms = FIRST_WAIT_MS;
@@ -360,20 +381,19 @@ enum client_state client_reconnect(struct client *c, int *status)
 
 /* ---- While it is open ---------------------------------------------------------------------------- */
 
-static bool lost(struct client *c, int rc)
+static bool lost(struct cli_client *c, int rc)
 {
     if (rc == MOSQ_ERR_SUCCESS && mosquitto_socket(c->mosq) >= 0)
         return false;
     if (!c->why[0])
-        snprintf(c->why, sizeof(c->why), "%s",
-                 rc == MOSQ_ERR_SUCCESS || rc == MOSQ_ERR_ERRNO ? "the broker closed it"
-                                                                : mosquitto_strerror(rc));
+        keep_reason(c, rc == MOSQ_ERR_SUCCESS || rc == MOSQ_ERR_ERRNO ? "the broker closed it"
+                                                                      : mosquitto_strerror(rc));
     return true;
 }
 
 /* What to await of the socket. In the middle of a TLS handshake there is always something to be written,
  * which has to wait for the other side. */
-static short wanted_events(struct client *c)
+static short wanted_events(struct cli_client *c)
 {
     SSL *tls = mosquitto_ssl_get(c->mosq);
     if (tls && !SSL_is_init_finished(tls) && SSL_want_read(tls))
@@ -386,7 +406,7 @@ static int64_t sooner(int64_t a, int64_t b)
     return a < b ? a : b;
 }
 
-enum client_state client_wait(struct client *c, int timeout_ms, int fd, bool *readable)
+enum client_state cli_client_wait(struct cli_client *c, int timeout_ms, int fd, bool *readable)
 {
     *readable = false;
     const int64_t now = clock_mono_ms();
@@ -420,7 +440,7 @@ enum client_state client_wait(struct client *c, int timeout_ms, int fd, bool *re
     return lost(c, rc) ? CLIENT_LOST : CLIENT_UP;
 }
 
-void client_disconnect(struct client *c)
+void cli_client_disconnect(struct cli_client *c)
 {
     const int64_t end = clock_mono_ms() + FLUSH_MS;
     if (mosquitto_socket(c->mosq) < 0)

@@ -147,12 +147,12 @@ void client_say(const struct client_options *options, const char *format, ...)
 
 enum client_state {
     CLIENT_UP,
-    CLIENT_LOST,    /* `why` tells; client_reconnect() may help */
+    CLIENT_LOST,    /* `why` tells; cli_client_reconnect() may help */
     CLIENT_STOPPED, /* by a signal */
     CLIENT_LATE,    /* deadline_ms has come */
 };
 
-struct client {
+struct cli_client {
     const struct client_options *options;
     struct mosquitto *mosq; /* its context is this struct; callbacks for messages can be set */
     void *owner;            /* for those callbacks */
@@ -160,30 +160,32 @@ struct client {
 
     /* Own. */
     int64_t misc_ms;
-    bool answered; /* CONNACK has come */
-    int reason;    /* of CONNACK, or of the broker's DISCONNECT (then from 128) */
+    bool answered;    /* CONNACK has come */
+    bool unreachable; /* not even a TCP connection was possible */
+    int reason;       /* of CONNACK, or of the broker's DISCONNECT (then from 128) */
     char why[200];
 };
 
-/* Makes the client. Returns 0, or an exit status when it has complained. client_free() has to follow. */
-int client_init(struct client *client, const struct client_options *options);
-void client_free(struct client *client);
+/* Makes the client. Returns 0, or an exit status when it has complained. cli_client_free() has to follow. */
+int cli_client_init(struct cli_client *client, const struct client_options *options);
+void cli_client_free(struct cli_client *client);
 
 /* Connects, and awaits the broker's answer. Returns 0, or an exit status when it has complained. */
-int client_connect(struct client *client);
+int cli_client_connect(struct cli_client *client);
 
 /* Waits until something has happened, at most `timeout_ms` (-1: no limit), and does what is to be done. `fd`
  * (-1: none) is watched too: `*readable` says whether it can be read from. */
-enum client_state client_wait(struct client *client, int timeout_ms, int fd, bool *readable);
+enum client_state cli_client_wait(struct cli_client *client, int timeout_ms, int fd,
+                                  bool *readable);
 
 /* After CLIENT_LOST: tries again and again. Returns CLIENT_UP, CLIENT_STOPPED, CLIENT_LATE, or CLIENT_LOST when
  * there is no sense in it; `*status` is then the exit status, and it has complained. */
-enum client_state client_reconnect(struct client *client, int *status);
+enum client_state cli_client_reconnect(struct cli_client *client, int *status);
 
 /* Whether a signal asked for the end; what blocks is interrupted by it. */
-bool client_stopped(void);
+bool cli_client_stopped(void);
 
 /* Writes what is left, and disconnects. */
-void client_disconnect(struct client *client);
+void cli_client_disconnect(struct cli_client *client);
 
 #endif

@@ -35,7 +35,7 @@ static const struct cli_option options[] = {
 };
 
 struct publisher {
-    struct client client;
+    struct cli_client client;
     struct client_options options;
     const char *topic;
     int qos;
@@ -51,7 +51,7 @@ static void on_publish(struct mosquitto *mosq, void *context, int mid, int reaso
 {
     (void)mosq;
     (void)mid;
-    struct client *c = context;
+    struct cli_client *c = context;
     struct publisher *p = c->owner;
     char *text = NULL;
     p->pending -= p->pending > 0;
@@ -93,7 +93,7 @@ static int regain(struct publisher *p)
         client_say(&p->options, "connection lost before all was sent: %s", p->client.why);
         return CLI_FAILED;
     }
-    if (client_reconnect(&p->client, &status) != CLIENT_UP)
+    if (cli_client_reconnect(&p->client, &status) != CLIENT_UP)
         return status ? status : CLI_FAILED;
     /* With QoS 1 and 2 the library publishes again what was not acknowledged. */
     if (p->qos == 0 && p->pending > 0) {
@@ -106,7 +106,7 @@ static int regain(struct publisher *p)
 /* Waits for something to happen, at most `timeout_ms`, or that `fd` can be read. */
 static int wait_some(struct publisher *p, int timeout_ms, int fd, bool *readable)
 {
-    switch (client_wait(&p->client, timeout_ms, fd, readable)) {
+    switch (cli_client_wait(&p->client, timeout_ms, fd, readable)) {
     case CLIENT_UP:
         return 0;
     case CLIENT_LOST:
@@ -292,21 +292,21 @@ static int read_payload(const struct publisher *p, const struct request *r, stru
 static int connect_and_publish(struct publisher *p, const struct request *r)
 {
     struct buf payload = BUF_INIT(CLIENT_MAX_PAYLOAD + CHUNK_BYTES);
-    struct client *c = &p->client;
-    int status = client_init(c, &p->options);
+    struct cli_client *c = &p->client;
+    int status = cli_client_init(c, &p->options);
     if (status == 0 && !r->lines)
         status = read_payload(p, r, &payload);
     if (status == 0) {
         c->owner = p;
         mosquitto_publish_v5_callback_set(c->mosq, on_publish);
         mosquitto_int_option(c->mosq, MOSQ_OPT_SEND_MAXIMUM, (int)r->max_inflight);
-        status = client_connect(c);
+        status = cli_client_connect(c);
     }
     if (status == 0) {
         status = r->lines ? publish_stdin(p) : publish_repeated(p, &payload, r->times, r->delay_ms);
-        client_disconnect(c);
+        cli_client_disconnect(c);
     }
-    client_free(c);
+    cli_client_free(c);
     buf_release(&payload);
     return status == 0 && p->failed ? CLI_FAILED : status;
 }

@@ -46,7 +46,7 @@ struct filters {
 };
 
 struct subscriber {
-    struct client client;
+    struct cli_client client;
     struct client_options options;
     struct filters topics, ended, left_out;
     int qos;
@@ -95,8 +95,8 @@ static int lay_out(struct subscriber *s, const struct sub_message *m)
 static int write_out(const char *at, size_t len)
 {
     while (len > 0) {
-        const ssize_t n = client_stopped() ? -1 : write(STDOUT_FILENO, at, len);
-        if (client_stopped())
+        const ssize_t n = cli_client_stopped() ? -1 : write(STDOUT_FILENO, at, len);
+        if (cli_client_stopped())
             return -EINTR;
         if (n < 0 && errno == EAGAIN)
             poll(&(struct pollfd){ .fd = STDOUT_FILENO, .events = POLLOUT }, 1, -1);
@@ -160,7 +160,7 @@ static void on_message(struct mosquitto *mosq, void *context,
                        const mosquitto_property *properties)
 {
     (void)mosq;
-    struct client *c = context;
+    struct cli_client *c = context;
     struct subscriber *s = c->owner;
     if (s->done)
         return;
@@ -195,7 +195,7 @@ static void on_subscribe(struct mosquitto *mosq, void *context, int mid, int cou
     (void)mosq;
     (void)mid;
     (void)properties;
-    struct client *c = context;
+    struct cli_client *c = context;
     struct subscriber *s = c->owner;
     size_t refused = 0;
     for (size_t i = 0; i < (size_t)count && i < s->topics.count; i++) {
@@ -218,7 +218,7 @@ static void on_unsubscribe(struct mosquitto *mosq, void *context, int mid,
     (void)mosq;
     (void)mid;
     (void)properties;
-    struct client *c = context;
+    struct cli_client *c = context;
     struct subscriber *s = c->owner;
     /* Nothing else was asked for. */
     if (s->until_subscribed && s->topics.count == 0)
@@ -231,7 +231,7 @@ static void on_publish(struct mosquitto *mosq, void *context, int mid, int reaso
     (void)mosq;
     (void)mid;
     (void)properties;
-    struct client *c = context;
+    struct cli_client *c = context;
     struct subscriber *s = c->owner;
     s->removing -= s->removing > 0;
     if (reason >= 0x80)
@@ -263,7 +263,7 @@ static int subscribe(struct subscriber *s)
 static void regain(struct subscriber *s)
 {
     int status;
-    switch (client_reconnect(&s->client, &status)) {
+    switch (cli_client_reconnect(&s->client, &status)) {
     case CLIENT_UP:
         s->removing = 0;
         status = subscribe(s);
@@ -285,7 +285,7 @@ static void regain(struct subscriber *s)
 static void receive(struct subscriber *s)
 {
     while (!s->done || s->removing > 0) {
-        switch (client_wait(&s->client, -1, -1, &(bool){ false })) {
+        switch (cli_client_wait(&s->client, -1, -1, &(bool){ false })) {
         case CLIENT_UP:
             break;
         case CLIENT_LOST:
@@ -305,15 +305,15 @@ static void receive(struct subscriber *s)
 
 static int connect_and_receive(struct subscriber *s)
 {
-    struct client *c = &s->client;
-    int status = client_init(c, &s->options);
+    struct cli_client *c = &s->client;
+    int status = cli_client_init(c, &s->options);
     if (status == 0) {
         c->owner = s;
         mosquitto_message_v5_callback_set(c->mosq, on_message);
         mosquitto_subscribe_v5_callback_set(c->mosq, on_subscribe);
         mosquitto_unsubscribe_v5_callback_set(c->mosq, on_unsubscribe);
         mosquitto_publish_v5_callback_set(c->mosq, on_publish);
-        status = client_connect(c);
+        status = cli_client_connect(c);
     }
     if (status == 0) {
         if (s->timeout_ms > 0)
@@ -323,11 +323,11 @@ static int connect_and_receive(struct subscriber *s)
             receive(s);
             status = s->status;
         }
-        client_disconnect(c);
+        cli_client_disconnect(c);
     }
     if (status == CLIENT_TIMED_OUT)
         client_say(&s->options, "the time of --timeout is over");
-    client_free(c);
+    cli_client_free(c);
     return status;
 }
 

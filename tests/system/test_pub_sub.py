@@ -12,7 +12,7 @@ import threading
 
 import pytest
 from conftest import TIMEOUT, until
-from fake_broker import CONNACK, CONNECT, PUBLISH, SUBACK, SUBSCRIBE, FakeBroker, publish
+from fake_broker import CONNACK, CONNECT, PUBACK, PUBLISH, SUBACK, SUBSCRIBE, FakeBroker, publish
 from test_link_tls import Authority, listener
 
 
@@ -325,8 +325,8 @@ def test_secrets_are_not_seen_in_the_list_of_processes(clients, option):
 
 
 def test_client_ids(clients):
-    clients.pub("-t", "a", "-m", "x", "-i", "my-id")
-    clients.broker.process.wait_line(" as my-id ")
+    clients.pub("-t", "a", "-m", "x", "-i", "my-id", "-k", "77")
+    clients.broker.process.wait_line(" as my-id (p2, c1, k77)")
     sub = clients.watch("-t", "a", "-I", "my-prefix-")
     clients.broker.process.wait_line(f" as my-prefix-{sub.pid} ")
 
@@ -539,6 +539,41 @@ def test_pub_fails_when_the_connection_is_lost_before_the_answer(build, process,
     assert "connection lost before all was sent" in pub.text("err")
 
 
+def test_a_session_that_is_taken_over_is_left_to_the_other(build, process, broker):
+    clients = Clients(build, process, broker())
+    sub = process([clients.program, "sub", *clients.address, "-t", "a", "-i", "one", "-V", "5", "-d"])
+    sub.wait_line("received SUBACK", "err")
+    clients.pub("-t", "a", "-m", "x", "-i", "one", "-V", "5")
+    assert sub.wait() == 142
+    assert "Session taken over" in sub.text("err") and "trying again" not in sub.text("err")
+
+
+def test_the_time_is_over_while_there_is_no_broker(clients):
+    sub = clients.watch("-t", "a", "-W", "2")
+    clients.broker.kill()
+    assert sub.wait() == 27
+    assert "connection lost" in sub.text("err")
+
+
+def test_few_messages_are_on_their_way_at_once(build, process, fake_broker):
+    pub = process([build / "tocsin", "pub", "-p", fake_broker.port, "-t", "a", "-l", "-q", "1", "-M", "1"], stdin=True)
+    pub.write("one\ntwo\n")
+    pub.close_stdin()
+    peer = session(fake_broker, lambda peer: None)
+    for line in (b"one", b"two"):
+        body = peer.expect(PUBLISH)
+        assert body == b"\0\1a" + body[3:5] + line
+        assert peer.silent()
+        peer.send(PUBACK, body[3:5])
+    assert pub.wait() == 0
+
+
+def test_some_of_the_messages_by_chance(clients):
+    sub = clients.watch("-t", "a", "--random-filter", "50", "-C", "1000")
+    clients.pub("-t", "a", "-l", data="".join(f"{i}\n" for i in range(3000)).encode())
+    assert 1700 < int(ended(sub).split()[-1]) < 2300  # within six standard deviations
+
+
 @pytest.mark.parametrize("command, complaint", [
     (["pub", "-t", "a"], "write -m TEXT"),
     (["pub", "-m", "x"], "write -t TOPIC"),
@@ -586,3 +621,22 @@ def test_calls_that_make_no_sense(build, process, command, complaint):
     clients = Clients(build, process, None)
     done = clients.call(*command, status=2)
     assert complaint in done.stderr.decode() and b"--help`" in done.stderr
+
+
+# ---- With our own broker --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version", ["31", "311", "5"])
+def test_they_work_with_our_broker(build, process, broker, version):
+    clients = Clients(build, process, broker())
+    for qos in (0, 1, 2):
+        clients.pub("-t", f"a/{qos}", "-m", qos, "-q", qos, "-r", "-V", version)
+    printed = clients.sub("-t", "a/#", "-q", "2", "-F", "%t %q %r %p", "-C", "3", "-V", version)
+    assert sorted(printed.splitlines()) == ["a/0 0 1 0", "a/1 1 1 1", "a/2 2 1 2"]
+
+
+def test_properties_pass_our_broker(build, process, broker):
+    clients = Clients(build, process, broker())
+    clients.pub("-t", "a", "-m", "x", "-r", *PROPERTIES)
+    printed = clients.sub("-t", "a", "-V", "5", "-F", FORMATS[3], "-C", "1")
+    assert printed == "text/plain|     text/plain|text/plain     |tex|r/t|  r/t|r|c d|room:attic unit:°C|\n"
