@@ -43,16 +43,17 @@ class Included:
     def __init__(self, port, options):
         self.port, self.options = port, options
 
-    def links(self, **more):
+    def links(self):
         group = {"listeners": [{"port": self.port, "bind": "127.0.0.1"}], **self.options}
         return f'node = "n1"; broker = {conf_value(group)};\n'
 
 
 def links(broker, **more):
-    """What the configuration says about where messages come from: a port of a Mosquitto, or an Included."""
+    """What the configuration says about where messages come from: a Mosquitto or its port, or an Included, which
+    has no options of a link."""
     if isinstance(broker, Included):
-        return broker.links(**more)
-    port = broker
+        return broker.links()
+    port = getattr(broker, "port", broker)
     extra = "".join(f" {k} = {v};" for k, v in more.items())
     return f'node = "n1"; links = ( {{ name = "local"; host = "127.0.0.1"; port = {port};{extra} }} );\n'
 

@@ -13,7 +13,7 @@ import subprocess
 import threading
 
 import pytest
-from conftest import until
+from conftest import port_is_open, until
 from router import ALL, Included, Router, config, file_service, links
 
 pytestmark = pytest.mark.threads
@@ -24,14 +24,23 @@ def router(process, build, tmp_path):
     return Router(process, build, tmp_path)
 
 
+@pytest.fixture(params=["mqtt", "embedded"])
+def source(request, mosquitto, free_port):
+    """source("line", ...) is where messages come from, by each kind of link: a Mosquitto with these lines, or the
+    included broker, in two workers."""
+    if request.param == "mqtt":
+        return mosquitto
+    return lambda *lines: Included(free_port(), {"workers": 2})
+
+
 @pytest.mark.parametrize("protocol", ["5", "3.1.1"])
-def test_message_becomes_a_line(router, mosquitto, client, protocol):
-    broker = mosquitto()
+def test_message_becomes_a_line(router, source, client, protocol):
+    broker = source()
     route = ('{ topic = "in/{room}/celsius"; decode = "json"; when = "celsius > 30"; '
              'severity = "celsius > 35 and \'critical\' or \'warning\'"; title = "{room}"; '
              'format = "{severity} {celsius:.1f} {room}"; targets = "file:out"; }')
-    router.start(config(router, broker.port, route, protocol=f'"{protocol}"')).ready()
-    c = client(broker.port)
+    router.start(config(router, broker, route, protocol=f'"{protocol}"')).ready()
+    c = client(broker.port, v5=protocol == "5")
     c.publish("in/attic/celsius", b'{"celsius": 30}')
     c.publish("in/attic/celsius", b'{"celsius": 31.25}')
     c.publish("in/cellar/celsius", b'{"celsius": 36}', qos=2)
@@ -40,20 +49,20 @@ def test_message_becomes_a_line(router, mosquitto, client, protocol):
     assert "ended" in router.run.text()
 
 
-def test_overlapping_routes_see_a_message_once(router, mosquitto, client):
-    broker = mosquitto("allow_duplicate_messages true")
+def test_overlapping_routes_see_a_message_once(router, source, client):
+    broker = source("allow_duplicate_messages true")
     routes = ", ".join('{ name = "%s"; topic = "%s"; format = "{route} {payload}"; targets = "file:out"; }' % r
                        for r in (("a", "in/#"), ("b", "in/+/x"), ("c", "in/1/+"), ("d", "+/1/x")))
-    router.start(config(router, broker.port, routes)).ready()
+    router.start(config(router, broker, routes)).ready()
     client(broker.port).publish("in/1/x", b"1")
     client(broker.port).publish("in/end", b"2")
     assert router.lines("out", 5) == [b"a 1", b"b 1", b"c 1", b"d 1", b"a 2"]
 
 
-def test_payload_that_does_not_decode_stops_nothing_else(router, mosquitto, client):
-    broker = mosquitto()
+def test_payload_that_does_not_decode_stops_nothing_else(router, source, client):
+    broker = source()
     routes = '{ name = "j"; topic = "in/#"; decode = "json"; format = "j"; targets = "file:out"; }, ' + ALL
-    router.start(config(router, broker.port, routes)).ready()
+    router.start(config(router, broker, routes)).ready()
     c = client(broker.port)
     c.publish("in/a", b"{oops")
     c.publish("in/a", b"\xff\x00\xfe")
@@ -74,9 +83,9 @@ def test_one_trouble_does_not_hide_another(router, mosquitto, client):
     assert router.run.text().count("route trouble route=r") == 2
 
 
-def test_ten_mebibytes_go_through_untouched(router, mosquitto, client):
-    broker = mosquitto()
-    router.start(config(router, broker.port, ALL)).ready()
+def test_ten_mebibytes_go_through_untouched(router, source, client):
+    broker = source()
+    router.start(config(router, broker, ALL)).ready()
     payload = os.urandom(10 * 1024 * 1024).replace(b"\n", b"x")
     client(broker.port).publish("in/big", payload)
     until(lambda: router.path("out").exists() and router.path("out").stat().st_size == len(payload) + 1, "it")
@@ -196,20 +205,20 @@ def test_what_comes_together_with_connack_is_not_acknowledged_sooner(router, tmp
         assert router.run.stop() == 2
 
 
-def test_new_subscription_does_not_meet_the_old_routes(router, mosquitto, client):
+def test_new_subscription_does_not_meet_the_old_routes(router, source, client):
     """A shard that is busy takes the new routes later than others; what is retained comes at once."""
-    broker = mosquitto("max_queued_messages 0")
+    broker = source("max_queued_messages 0")
     router.path("f.lua").write_text("function slow(m) local x = 0 for i = 1, 20000000 do x = x + i end return false end")
     head = 'router = { shards = 4; functions = "f.lua"; instructions = 1000000000; };\n'
     routes = ['{ topic = "slow"; function = "slow"; targets = "file:out"; }']
-    router.start(head + config(router, broker.port, ", ".join(routes))).ready()
+    router.start(head + config(router, broker, ", ".join(routes))).ready()
     c = client(broker.port)
     for i in range(5):
         for j in range(20):
             c.publish(f"new/{i}/{j}", b"%d" % i, retain=True)
         c.publish("slow")
         routes.append('{ topic = "new/%d/#"; targets = "file:out"; }' % i)
-        router.write(head + config(router, broker.port, ", ".join(routes)))
+        router.write(head + config(router, broker, ", ".join(routes)))
         router.run.send_signal(signal.SIGHUP)
         assert len(router.lines("out", 20 * (i + 1))) == 20 * (i + 1)
 
@@ -242,12 +251,12 @@ def test_publication_under_way_at_the_end_is_left_behind(router, mosquitto, clie
         os.kill(there.process.pid, signal.SIGCONT)
 
 
-def test_target_that_is_down_leaves_others_alone_and_memory_bounded(router, mosquitto, client):
-    broker = mosquitto("max_queued_messages 0", "max_queued_bytes 0")
+def test_target_that_is_down_leaves_others_alone_and_memory_bounded(router, source, client):
+    broker = source("max_queued_messages 0", "max_queued_bytes 0")
     stuck = (f'stuck = {{ plugin = "file"; queue = {{ max_messages = 200000; max_bytes = "16MiB"; }}; '
              f'targets = {{ out = {{ path = "{router.folder}/missing/out"; }}; }}; }};')
     route = '{ topic = "in/#"; qos = 0; targets = [ "stuck:out", "file:out" ]; }'
-    router.start(config(router, broker.port, route, stuck)).ready()
+    router.start(config(router, broker, route, stuck)).ready()
     c = client(broker.port)
     payload = b"x" * 200
     before = router.run.rss()
@@ -267,14 +276,14 @@ def test_target_that_is_down_leaves_others_alone_and_memory_bounded(router, mosq
     assert int(counts["waiting"]) + int(counts["dropped"]) == 100_100
 
 
-def test_reload_changes_routes_and_services_and_a_bad_file_changes_nothing(router, mosquitto, client):
-    broker = mosquitto()
-    router.start(config(router, broker.port, ALL)).ready()
+def test_reload_changes_routes_and_services_and_a_bad_file_changes_nothing(router, source, client):
+    broker = source()
+    router.start(config(router, broker, ALL)).ready()
     c = client(broker.port)
     c.publish("in/a", b"1")
     router.lines("out", 1)
 
-    router.write(config(router, broker.port, '{ topic = "in/#"; targets = "fiel:out"; }'))
+    router.write(config(router, broker, '{ topic = "in/#"; targets = "fiel:out"; }'))
     router.run.send_signal(signal.SIGHUP)
     router.run.wait_line('routes[0].targets: there is no service "fiel", did you mean "file"?')
     router.run.wait_line("nothing was changed")
@@ -282,7 +291,7 @@ def test_reload_changes_routes_and_services_and_a_bad_file_changes_nothing(route
     router.lines("out", 2)
 
     other = (f'other = {{ plugin = "file"; targets = {{ out = {{ path = "{router.folder}/other"; }}; }}; }};')
-    router.write(config(router, broker.port, '{ topic = "new/#"; format = "<{payload}>"; targets = "other:out"; }', other))
+    router.write(config(router, broker, '{ topic = "new/#"; format = "<{payload}>"; targets = "other:out"; }', other))
     router.run.send_signal(signal.SIGHUP)
     router.run.wait_line("reloaded")
     c.publish("in/a", b"3")
@@ -291,9 +300,9 @@ def test_reload_changes_routes_and_services_and_a_bad_file_changes_nothing(route
     assert router.path("out").read_bytes() == b"1\n2\n"
 
 
-def test_reload_loses_nothing_that_waits(router, mosquitto, client):
+def test_reload_loses_nothing_that_waits(router, source, client):
     """What waits for a target that is down goes on with the mended target, or behind the new configuration."""
-    broker = mosquitto()
+    broker = source()
 
     def stuck(name, more=""):
         path = f"{router.folder}/{name}/out"
@@ -301,13 +310,13 @@ def test_reload_loses_nothing_that_waits(router, mosquitto, client):
                 f'targets = {{ out = {{ path = "{path}"; {more} }}; }}; }};')
 
     route = '{ topic = "in/#"; targets = [ "mended:out", "gone:out", "file:out" ]; }'
-    router.start(config(router, broker.port, route, stuck("mended") + stuck("gone"))).ready()
+    router.start(config(router, broker, route, stuck("mended") + stuck("gone"))).ready()
     c = client(broker.port)
     numbers = [b"%d" % i for i in range(100)]
     for number in numbers:
         c.publish("in/a", number)
     router.lines("out", 100)
-    router.write(config(router, broker.port, ALL, stuck("mended", "mkdir = true;")))
+    router.write(config(router, broker, ALL, stuck("mended", "mkdir = true;")))
     router.run.send_signal(signal.SIGHUP)
     router.run.wait_line("reloaded")
     assert router.lines("mended/out", 100) == numbers
@@ -331,13 +340,13 @@ def test_file_is_opened_again_after_hangup(router, mosquitto, client):
     assert router.path("out.1").read_bytes() == b"1\n"
 
 
-def test_systemd_is_told(router, mosquitto, tmp_path):
-    broker = mosquitto()
+def test_systemd_is_told(router, source, tmp_path):
+    broker = source()
     path = str(tmp_path / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:
         s.bind(path)
         s.settimeout(30)
-        router.start(config(router, broker.port, ALL), env={"NOTIFY_SOCKET": path, "JOURNAL_STREAM": "8:1"})
+        router.start(config(router, broker, ALL), env={"NOTIFY_SOCKET": path, "JOURNAL_STREAM": "8:1"})
         assert s.recv(100) == b"READY=1"
         router.run.send_signal(signal.SIGHUP)
         assert s.recv(100).startswith(b"RELOADING=1\nMONOTONIC_USEC=")
@@ -348,9 +357,9 @@ def test_systemd_is_told(router, mosquitto, tmp_path):
     assert all(line.startswith("<") and line[2] == ">" for line in router.run.text("err").splitlines())
 
 
-def test_status_is_retained_and_goes_offline(router, mosquitto, client):
-    broker = mosquitto()
-    router.start(config(router, broker.port, ALL)).ready()
+def test_status_is_retained_and_goes_offline(router, source, client):
+    broker = source()
+    router.start(config(router, broker, ALL)).ready()
     c = client(broker.port).subscribe("tocsin/n1/status")
     assert c.get().payload == b"online"
     router.run.stop()
@@ -381,9 +390,9 @@ def test_functions_and_templates_of_files(router, mosquitto, client):
     assert router.lines("out", 3) == [b"low 10", b"high 70", b"low 50"]
 
 
-def test_several_shards_keep_the_order_of_each_topic(router, mosquitto, client):
-    broker = mosquitto()
-    router.start("router = { shards = 3; };\n" + config(router, broker.port, '{ topic = "in/{t}"; '
+def test_several_shards_keep_the_order_of_each_topic(router, source, client):
+    broker = source()
+    router.start("router = { shards = 3; };\n" + config(router, broker, '{ topic = "in/{t}"; '
                  'format = "{t} {payload}"; targets = "file:out"; }')).ready()
     c = client(broker.port)
     for i in range(300):
@@ -394,17 +403,18 @@ def test_several_shards_keep_the_order_of_each_topic(router, mosquitto, client):
         assert numbers == sorted(numbers) and len(numbers) == len(range(topic, 300, 7))
 
 
-def test_a_log_that_nobody_reads_stops_neither_routing_nor_the_end(build, tmp_path, mosquitto, client):
+def test_a_log_that_nobody_reads_stops_neither_routing_nor_the_end(build, tmp_path, source, client):
     """A second of waiting, then lines of the log are lost. The notification for the log is not: it is tried again."""
-    broker = mosquitto()
+    broker = source()
     (tmp_path / "tocsin.conf").write_text(
-        links(broker.port) + 'log_level = "debug"; drain = "0ms";\n'
+        links(broker) + 'log_level = "debug"; drain = "0ms";\n'
         f'services = {{ log = {{ plugin = "log"; }}; file = {{ plugin = "file"; targets = {{ out = {{ path = "{tmp_path}/out"; }}; }}; }}; }};\n'
         'routes = ( { topic = "in/#"; targets = [ "log", "file:out" ]; } );\n')
     reader, writer = os.pipe()
     fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
     child = subprocess.Popen([build / "tocsin", "run", "-c", tmp_path / "tocsin.conf"], stderr=writer)
     try:
+        until(lambda: port_is_open(broker.port), "the broker")
         c = client(broker.port)
         def arrives(text):
             c.publish("in/a", text)
