@@ -145,6 +145,7 @@ void broker_stop(struct broker *broker)
 {
     if (!broker->running)
         return;
+    broker_barrier(broker); /* what workers have for each other goes before the order */
     pthread_rwlock_wrlock(&broker->running_lock);
     broker->running = false;
     pthread_rwlock_unlock(&broker->running_lock);
@@ -289,6 +290,5 @@ uint32_t broker_expiry(const struct broker *broker, const struct publication *pu
 {
     if (publication->expires == 0)
         return UINT32_MAX;
-    uint32_t now = broker_second(broker, clock_mono_ms());
-    return publication->expires > now ? publication->expires - now : 0;
+    return expires_in(publication->expires, broker_second(broker, clock_mono_ms()));
 }

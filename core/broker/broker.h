@@ -69,7 +69,8 @@ struct broker_tap;
 
 /*
  * One message that a tap has been given. The tap has a reference to the publication by it, and gives it
- * back by tap_message_done(): as long as it does not, a publisher of QoS 1 or 2 gets no acknowledgement.
+ * back by tap_message_done(), or sooner, and sets it to NULL; as long as it is not done, a publisher of QoS 1 or
+ * 2 gets no acknowledgement.
  */
 struct tap_message {
     struct tap_message *next;
@@ -124,8 +125,8 @@ void broker_tap_close(struct broker_tap *tap);
 /*
  * Publishes for a tap (NULL: the broker itself), and waits until every receiver's queue has it. Taps do not
  * get their own messages back when `no_local`. `expiry` is in seconds, 0 for never. Returns 0, -EAGAIN when
- * the broker is stopping, -EOPNOTSUPP for a retained message where none may be, or -ENOMEM. The publication's topic must be a valid topic name; the reference stays
- * the caller's. Any thread but a worker's.
+ * the broker is stopping, -EOPNOTSUPP for a retained message where none may be, or -ENOMEM. The publication's
+ * topic must be a valid topic name; the reference stays the caller's. Any thread but a worker's.
  */
 int broker_publish(struct broker *broker, struct broker_tap *tap, struct publication *publication,
                    uint32_t expiry, bool no_local);

@@ -99,6 +99,8 @@ static struct message *take_in(struct embedded *link, struct tap_message *from,
     m->next = NULL;
     m->taken = taken;
     m->taken_context = from;
+    publication_unref(from->publication); /* there is a copy now */
+    from->publication = NULL;
     return m;
 }
 

@@ -7,9 +7,10 @@ import json
 class LinkCat:
     """One linkcat. Answers are matched to requests in order; messages and losses are kept in lists."""
 
-    def __init__(self, process, build, directory, links):
+    def __init__(self, process, build, directory, links, more="", name="l"):
+        self.name = name  # of the link that is meant when none is named
         self.config = directory / f"links-{id(self)}.conf"
-        self.config.write_text("links = (\n" + ",\n".join("{ " + link + " }" for link in links) + "\n);\n")
+        self.config.write_text("links = (\n" + ",\n".join("{ " + link + " }" for link in links) + f"\n);\n{more}\n")
         self.process = process([build / "linkcat", self.config], stdin=True)
         self.at = 0  # the next answer is at or after this line
         self.seen = 0  # messages handed out by next_message()
@@ -21,15 +22,15 @@ class LinkCat:
         )
         return json.loads(line)
 
-    def start(self, filters, link="l", ready=20000):
-        assert self.ask(filters=filters, link=link)["ok"]
+    def start(self, filters, link=None, ready=20000):
+        assert self.ask(filters=filters, link=link or self.name)["ok"]
         assert self.ask(start=True)["ok"]
         if ready:
             assert self.ask(ready=ready)["ready"], self.process.text()
         return self
 
-    def filters(self, filters, link="l", ready=20000):
-        assert self.ask(filters=filters, link=link)["ok"]
+    def filters(self, filters, link=None, ready=20000):
+        assert self.ask(filters=filters, link=link or self.name)["ok"]
         assert self.ask(ready=ready)["ready"], self.process.text()
 
     def next_message(self):
@@ -50,11 +51,11 @@ class LinkCat:
     def payloads(self):
         return [m.get("payload") for m in self.messages()]
 
-    def publish(self, *publications, link="l", timeout_ms=20000):
-        return self.ask(publish=list(publications), link=link, timeout_ms=timeout_ms)["results"]
+    def publish(self, *publications, link=None, timeout_ms=20000):
+        return self.ask(publish=list(publications), link=link or self.name, timeout_ms=timeout_ms)["results"]
 
-    def stats(self, link="l"):
-        return self.ask(stats=link)["stats"]
+    def stats(self, link=None):
+        return self.ask(stats=link or self.name)["stats"]
 
     def stop(self):
         self.process.close_stdin()

@@ -27,6 +27,39 @@ def link(process, build, tmp_path):
     return lambda *links: LinkCat(process, build, tmp_path, links)
 
 
+class Lab:
+    """A link of some kind, and a port where clients reach the broker that it belongs to."""
+
+    def __init__(self, kind, mosquitto, link, process, build, tmp_path, free_port):
+        self.kind, self.link = kind, link
+        if kind == "embedded":
+            self.port = free_port()
+            broker = f'broker = {{ workers = 2; listeners = ( {{ port = {self.port}; bind = "127.0.0.1"; }} ); }};'
+            self.cat = LinkCat(process, build, tmp_path, [], broker, "broker").start([])
+        else:
+            self.broker = mosquitto()
+            self.port = self.broker.port
+
+    def start(self, filters):
+        """The linkcat, with these filters."""
+        if self.kind == "embedded":
+            self.cat.filters(filters)
+            return self.cat
+        return self.link(settings(self.port, of_version(self.kind))).start(filters)
+
+
+@pytest.fixture
+def lines():
+    """More of Mosquitto's configuration; a test's parameter takes its place."""
+    return []
+
+
+@pytest.fixture(params=["5", "3.1.1", "embedded"])
+def lab(request, mosquitto, lines, link, process, build, tmp_path, free_port):
+    """A link of kind `mqtt` of either version, or the embedded one."""
+    return Lab(request.param, lambda: mosquitto(*lines), link, process, build, tmp_path, free_port)
+
+
 def settings(port, more="", name="l"):
     return f'name = "{name}"; host = "127.0.0.1"; port = {port}; reconnect_min = "50ms"; {more}'
 
@@ -38,12 +71,10 @@ def of_version(version):
     return f'protocol = "{version}"; '
 
 
-@BOTH
 @pytest.mark.threads
-def test_messages_come_and_go(mosquitto, client, link, version):
-    broker = mosquitto()
-    cat = link(settings(broker.port, of_version(version))).start([["a/#", 1]])
-    other = client(broker.port).subscribe("out/#", "tocsin/cat/status")
+def test_messages_come_and_go(lab, client):
+    cat = lab.start([["a/#", 1]])
+    other = client(lab.port).subscribe("out/#", "tocsin/cat/status")
     assert other.get().payload == b"online"
     other.publish("a/b", "21.5")
     got = cat.next_message()
@@ -58,11 +89,9 @@ def test_messages_come_and_go(mosquitto, client, link, version):
     assert other.get().payload == b"offline"
 
 
-@BOTH
-def test_properties_are_carried_both_ways(mosquitto, client, link, version):
-    broker = mosquitto()
-    other = client(broker.port).subscribe("out")
-    cat = link(settings(broker.port, of_version(version))).start([["in", 1]])
+def test_properties_are_carried_both_ways(lab, client):
+    other = client(lab.port).subscribe("out")
+    cat = lab.start([["in", 1]])
     other.publish(
         "in",
         b"\xff\x00",
@@ -77,7 +106,7 @@ def test_properties_are_carried_both_ways(mosquitto, client, link, version):
     )
     got = cat.next_message()
     assert got["payload_hex"] == "ff00"
-    if version == "3.1.1":
+    if lab.kind == "3.1.1":
         assert (got["properties"], got["hops"]) == (None, 0)
     else:
         properties = got["properties"]
@@ -103,7 +132,7 @@ def test_properties_are_carried_both_ways(mosquitto, client, link, version):
     assert cat.publish(sent) == [[0, 0]]
     got = other.get()
     assert got.payload == b"{}"
-    if version == "5":
+    if lab.kind != "3.1.1":
         p = got.properties
         assert (p.ContentType, p.ResponseTopic, p.CorrelationData) == ("application/json", "r/2", b"\x00\xff")
         assert p.PayloadFormatIndicator == 1 and 45 <= p.MessageExpiryInterval <= 50
@@ -299,13 +328,11 @@ def test_a_silent_host_and_an_unknown_name_disturb_nobody(mosquitto, client, lin
     cat.stop()
 
 
-@BOTH
-@pytest.mark.parametrize("duplicates", ["true", "false"])
-def test_overlapping_filters_bring_a_message_once(mosquitto, client, link, version, duplicates):
-    broker = mosquitto(f"allow_duplicate_messages {duplicates}")
-    other = client(broker.port)
+@pytest.mark.parametrize("lines", [["allow_duplicate_messages true"], ["allow_duplicate_messages false"]])
+def test_overlapping_filters_bring_a_message_once(lab, client, lines):
+    other = client(lab.port)
     filters = [["a/+/c", 1], ["a/b/+", 1], ["+/b/#", 0], ["a/b/c", 1], ["x/+", 0], ["x/y", 1]]
-    cat = link(settings(broker.port, of_version(version))).start(filters)
+    cat = lab.start(filters)
     topics = ["a/b/c", "a/x/c", "a/b/d", "z/b/c", "x/y", "a/b/c"]
     for qos in (0, 1, 2):
         for topic in topics:
@@ -321,13 +348,11 @@ def test_overlapping_filters_bring_a_message_once(mosquitto, client, link, versi
     assert sorted(got) == sorted(wanted)
 
 
-@BOTH
 @pytest.mark.threads
-def test_filters_change_on_a_live_connection(mosquitto, client, link, version):
-    broker = mosquitto()
-    other = client(broker.port)
+def test_filters_change_on_a_live_connection(lab, client):
+    other = client(lab.port)
     other.publish("r", "retained", retain=True)
-    cat = link(settings(broker.port, of_version(version))).start([["a/+/c", 1], ["r", 1], ["old", 1]])
+    cat = lab.start([["a/+/c", 1], ["r", 1], ["old", 1]])
     assert cat.next_message()["payload"] == "retained"
     cat.filters([["a/+/c", 1], ["a/b/+", 1], ["r", 1]])
     for topic in ("old", "a/b/c", "a/b/x", "a/x/c", "r"):
@@ -361,12 +386,12 @@ def test_retained_messages_are_processed_or_skipped(mosquitto, client, link, ver
         assert "Sending PUBLISH to tocsin-cat-l (d0, q1, r1" not in broker.process.text()
 
 
-def test_filters_that_stay_bring_no_retained_messages_again(mosquitto, client, link):
+@pytest.mark.parametrize("lab", ["5", "embedded"], indirect=True)
+def test_filters_that_stay_bring_no_retained_messages_again(lab, client):
     """Although they get new identifiers, as a filter is added that overlaps them."""
-    broker = mosquitto()
-    other = client(broker.port)
+    other = client(lab.port)
     other.publish("a/x/c", "old", retain=True)
-    cat = link(settings(broker.port, of_version("5"))).start([["a/+/c", 1]])
+    cat = lab.start([["a/+/c", 1]])
     assert cat.next_message()["payload"] == "old"
     cat.filters([["a/+/c", 1], ["a/b/+", 1]])
     for topic in ("a/b/c", "a/x/c", "a/b/x"):
@@ -396,11 +421,9 @@ def test_own_messages_that_return_too_often_are_dropped(mosquitto, client, link)
     assert cat.stats()["loops_stopped"] == 2
 
 
-@BOTH
-def test_large_and_odd_payloads_pass(mosquitto, client, link, version):
-    broker = mosquitto()
-    other = client(broker.port).subscribe("out")
-    cat = link(settings(broker.port, of_version(version))).start([["a", 1]])
+def test_large_and_odd_payloads_pass(lab, client):
+    other = client(lab.port).subscribe("out")
+    cat = lab.start([["a", 1]])
     large = bytes(range(256)) * (10 * 1024 * 1024 // 256)
     other.publish("a", large)
     got = cat.next_message()
@@ -438,6 +461,37 @@ def test_memory_is_bounded_while_nothing_is_taken_over(mosquitto, process, clien
     cat.ask(release=True)
     until(lambda: cat.ask(count=True)["count"] == count, "the rest", timeout=120)
     until(lambda: cat.stats()["untaken"] == 0, "the last one")
+
+
+@pytest.mark.parametrize("lab", ["embedded"], indirect=True)
+@pytest.mark.parametrize("qos", [0, 1, 2])
+@pytest.mark.threads
+def test_memory_of_the_embedded_link_is_bounded_while_nothing_is_taken_over(lab, client, qos):
+    """Beyond 64 MiB QoS 0 is dropped and counted, and publishers of the others are read from no further."""
+    cat = lab.start([["a", 2]])
+    cat.ask(quiet=True)
+    cat.ask(hold=True)
+    before, payload = cat.process.rss(), bytes(1 << 20)
+    publishers = [client(lab.port) for _ in range(3)]
+    for publisher in publishers:
+        publisher.paho.max_inflight_messages_set(1000)
+    infos = [p.publish_soon("a", payload, qos) for _ in range(60) for p in publishers]
+    if qos == 0:
+        until(lambda: cat.stats()["received"] + cat.stats()["dropped"] == 180, "all of them")
+        assert cat.stats()["dropped"] > 0
+    else:
+        until(lambda: cat.stats()["untaken"] >= 64, "as many as fit")
+        # One more turn of the broker's workers, at least.
+        client(lab.port).publish("b")
+    assert 64 <= cat.stats()["untaken"] <= 70
+    assert cat.process.rss() - before < 160 * len(payload)
+    assert not any(info.is_published() for info in infos) or qos == 0
+    cat.ask(release=True)
+    if qos > 0:
+        until(lambda: all(info.is_published() for info in infos), "all acknowledgements")
+        assert cat.ask(count=True)["count"] == 180 and cat.stats()["dropped"] == 0
+    until(lambda: cat.stats()["untaken"] == 0, "the last one")
+
 
 
 def test_passwords_are_checked_and_not_shown(mosquitto, client, link, tmp_path, process):
@@ -564,10 +618,10 @@ def test_sending_beside_the_daemon_disturbs_nobody(mosquitto, client, link, vers
     assert daemon.stats()["connects"] == 1
 
 
-def test_empty_properties_are_not_absent_ones(mosquitto, client, link):
-    broker = mosquitto()
-    other = client(broker.port).subscribe("out")
-    cat = link(settings(broker.port)).start([["in", 1]])
+@pytest.mark.parametrize("lab", ["5", "embedded"], indirect=True)
+def test_empty_properties_are_not_absent_ones(lab, client):
+    other = client(lab.port).subscribe("out")
+    cat = lab.start([["in", 1]])
     empty = publish_properties(user=[("", "")], ContentType="", CorrelationData=b"")
     other.publish("in", b"x", properties=empty)
     properties = cat.next_message()["properties"]

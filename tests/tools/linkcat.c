@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 
 /*
- * linkcat FILE: the links of a configuration without a router, driven by JSON lines, for tests.
+ * linkcat FILE: the links of a configuration without a router, driven by JSON lines, for tests. With a group
+ * `broker` there is the included one, which starts with the links, and its link "broker".
  *
  * What happens is told by lines on standard output, by any thread:
  *   {"message": {"link", "topic", "payload" or "payload_hex", "qos", "retain", "hops", "generation",
@@ -32,6 +33,7 @@
 #include "base/buf.h"
 #include "base/clock.h"
 #include "base/utf8.h"
+#include "broker/broker.h"
 #include "link/links.h"
 
 #include <jansson.h>
@@ -45,6 +47,7 @@
 #define MAX_USER     32
 
 struct cat {
+    struct broker *broker; /* NULL for none */
     struct links *links;
     pthread_mutex_t lock; /* of all below, and of standard output */
     bool hold, quiet;
@@ -287,13 +290,13 @@ static json_t *stats(struct cat *cat, const char *link)
     struct link_stats s;
     if (!links_stats(cat->links, link, &s))
         return json_pack("{ss}", "error", "no such link");
-    return json_pack("{s{sI sI sI sI sI sI sI sI sb}}", "stats", "received", (json_int_t)s.received,
-                     "received_bytes", (json_int_t)s.received_bytes, "published",
-                     (json_int_t)s.published, "publish_failed", (json_int_t)s.publish_failed,
-                     "connects", (json_int_t)s.connects, "loops_stopped",
-                     (json_int_t)s.loops_stopped, "subscriptions_refused",
-                     (json_int_t)s.subscriptions_refused, "untaken", (json_int_t)s.untaken,
-                     "connected", s.connected);
+    return json_pack("{s{sI sI sI sI sI sI sI sI sI sb}}", "stats", "received",
+                     (json_int_t)s.received, "received_bytes", (json_int_t)s.received_bytes,
+                     "published", (json_int_t)s.published, "publish_failed",
+                     (json_int_t)s.publish_failed, "connects", (json_int_t)s.connects,
+                     "loops_stopped", (json_int_t)s.loops_stopped, "dropped", (json_int_t)s.dropped,
+                     "subscriptions_refused", (json_int_t)s.subscriptions_refused, "untaken",
+                     (json_int_t)s.untaken, "connected", s.connected);
 }
 
 static bool *flag_of(struct cat *cat, const json_t *request)
@@ -317,7 +320,7 @@ static json_t *handle(struct cat *cat, const json_t *request)
             "{sb}", "ready",
             links_await_ready(cat->links, json_integer_value(json_object_get(request, "ready"))));
     if (json_object_get(request, "start")) {
-        ok = links_start(cat->links) == 0;
+        ok = (!cat->broker || broker_start(cat->broker) == 0) && links_start(cat->links) == 0;
     } else if (json_object_get(request, "start_sending")) {
         ok = links_start_sending(cat->links) == 0;
     } else if (json_object_get(request, "stop_receiving")) {
@@ -367,15 +370,20 @@ int main(int argc, char **argv)
     struct conf *conf = NULL;
     struct conf_errors errors = CONF_ERRORS_INIT;
     int rc = conf_load(argv[1], &conf, &errors);
+    if (rc == 0 && conf_node_get(conf_root(conf), "broker"))
+        rc = broker_new(conf, &cat.broker, &errors);
     if (rc == 0)
-        rc = links_new(conf, NULL, "cat", &handler, &cat.links, &errors);
+        rc = links_new(conf, cat.broker, "cat", &handler, &cat.links, &errors);
     fputs(buf_str(&errors.text), stderr);
     conf_errors_release(&errors);
     if (rc == 0)
         serve(&cat);
+    if (cat.broker)
+        broker_stop_intake(cat.broker);
     release(&cat);
     links_free(cat.links);
     release(&cat);
+    broker_free(cat.broker);
     conf_unref(conf);
     return rc == 0 ? 0 : 1;
 }
