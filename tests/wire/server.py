@@ -102,11 +102,13 @@ class Server:
         return self.log.read()[-4000:].decode(errors="replace").strip()
 
     def memory(self):
-        """MiB of address space, which is what a broker grows by that reserves what a packet announces."""
+        """MiB of address space, which is what a broker grows by that reserves what a packet announces. None where it
+        says nothing: under a sanitizer it is many TiB, and what was freed is kept."""
         if self.child is None:
             return None
         status = Path(f"/proc/{self.child.pid}/status").read_text()
-        return int(status.partition("VmSize:")[2].split()[0]) // 1024 if "VmSize:" in status else 0
+        size = int(status.partition("VmSize:")[2].split()[0]) // 1024 if "VmSize:" in status else 0
+        return size if size < 1 << 20 else None
 
     def died(self):
         return self.child is not None and self.child.poll() is not None
