@@ -102,12 +102,12 @@ class Server:
         return self.log.read()[-4000:].decode(errors="replace").strip()
 
     def memory(self):
-        """MiB of address space, which is what a broker grows by that reserves what a packet announces. None where it
-        says nothing: under a sanitizer it is many TiB, and what was freed is kept."""
+        """MiB of private memory it may write to, which is what grows when it reserves what a packet announces. None
+        where that says nothing: under a sanitizer it is many TiB, and what was freed is kept."""
         if self.child is None:
             return None
         status = Path(f"/proc/{self.child.pid}/status").read_text()
-        size = int(status.partition("VmSize:")[2].split()[0]) // 1024 if "VmSize:" in status else 0
+        size = int(status.partition("VmData:")[2].split()[0]) // 1024 if "VmData:" in status else 0
         return size if size < 1 << 20 else None
 
     def died(self):
