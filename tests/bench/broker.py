@@ -203,7 +203,9 @@ def profiled(row, broker):
     perf = subprocess.Popen(["perf", "record", "-q", "-e", "cpu-clock", "-F", "2999", "-g", "-o", data,
                              "-p", str(broker.process.pid)], stderr=subprocess.DEVNULL)
     try:
-        time.sleep(0.3)  # perf does not say when it has begun
+        while not any("perf_event" in os.readlink(fd) for fd in Path(f"/proc/{perf.pid}/fd").iterdir()):
+            time.sleep(0.05)
+        time.sleep(0.2)  # it does not say when it has begun
         yield
     finally:
         perf.send_signal(signal.SIGINT)
