@@ -12,6 +12,7 @@
 struct ids {
     uint32_t count;
     uint32_t mask;
+    uint32_t away; /* how many are not at home: none, if a client counts up */
     uint16_t places[];
 };
 
@@ -37,6 +38,15 @@ static uint32_t find(const struct ids *ids, uint16_t id)
     return at;
 }
 
+/* Adds what is not in it yet; there is room. */
+static void put(struct ids *ids, uint16_t id)
+{
+    const uint32_t at = find(ids, id);
+    ids->places[at] = id;
+    ids->count++;
+    ids->away += at != home(ids, id);
+}
+
 static int grow(struct ids **ids)
 {
     struct ids *old = *ids, *fresh = sized(old ? (old->mask + 1) * 2 : PLACES_FIRST);
@@ -44,8 +54,7 @@ static int grow(struct ids **ids)
         return -ENOMEM;
     for (uint32_t i = 0; old && i <= old->mask; i++)
         if (old->places[i] != 0)
-            fresh->places[find(fresh, old->places[i])] = old->places[i];
-    fresh->count = old ? old->count : 0;
+            put(fresh, old->places[i]);
     free(old);
     *ids = fresh;
     return 0;
@@ -57,8 +66,7 @@ int ids_add(struct ids **ids, uint16_t id)
         return 0;
     if ((!*ids || (*ids)->count * 2 > (*ids)->mask) && grow(ids) < 0)
         return -ENOMEM;
-    (*ids)->places[find(*ids, id)] = id;
-    (*ids)->count++;
+    put(*ids, id);
     return 1;
 }
 
@@ -72,12 +80,15 @@ bool ids_remove(struct ids **set, uint16_t id)
         *set = NULL;
         return true;
     }
-    /* Closes the gap: moves up what would not be found across it. */
+    /* Closes the gap: moves up what would not be found across it. Who is at home never is. */
     uint32_t gap = find(ids, id);
-    for (uint32_t at = (gap + 1) & ids->mask; ids->places[at] != 0; at = (at + 1) & ids->mask) {
-        uint32_t away = (at - home(ids, ids->places[at])) & ids->mask;
-        if (away >= ((at - gap) & ids->mask)) {
+    ids->away -= gap != home(ids, id);
+    for (uint32_t at = (gap + 1) & ids->mask; ids->away > 0 && ids->places[at] != 0;
+         at = (at + 1) & ids->mask) {
+        const uint32_t its_home = home(ids, ids->places[at]);
+        if (((at - its_home) & ids->mask) >= ((at - gap) & ids->mask)) {
             ids->places[gap] = ids->places[at];
+            ids->away -= gap == its_home;
             gap = at;
         }
     }
