@@ -4,6 +4,8 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -16,16 +18,19 @@
 
 static uint64_t seed;
 static pthread_once_t seed_once = PTHREAD_ONCE_INIT;
+static atomic_bool seeded; /* spares the call, as this is done for every message */
 
 static void make_seed(void)
 {
     if (getrandom(&seed, sizeof(seed), GRND_NONBLOCK) != (ssize_t)sizeof(seed))
         seed = (uint64_t)time(NULL) * 0x9E3779B97F4A7C15u ^ (uintptr_t)&seed;
+    atomic_store_explicit(&seeded, true, memory_order_release);
 }
 
 uint64_t map_hash(const void *key, size_t len)
 {
-    pthread_once(&seed_once, make_seed);
+    if (!atomic_load_explicit(&seeded, memory_order_acquire))
+        pthread_once(&seed_once, make_seed);
     return XXH3_64bits_withSeed(key, len, seed);
 }
 

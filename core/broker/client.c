@@ -14,7 +14,7 @@
 
 #define LONG_PACKET (16 * 1024) /* from here on a packet is read into a block of its own */
 #define LONG_FIRST \
-    (64 * 1024)        /* the first size of that block; then twice as much, up to the packet's */
+    (64 * 1024)        /* the first size of that block; then four times as much, and so on */
 #define LONG_READS   8 /* of one turn */
 #define RELIEF_BYTES (256 * 1024)
 #define HEAD         sizeof(struct publication) /* room before the bytes of a long packet */
@@ -466,7 +466,7 @@ static void read_long(struct client *c)
     size_t total = header + body;
     for (int reads = 0; reads < LONG_READS; reads++) {
         if (c->partial_len == c->partial_size) {
-            size_t size = (size_t)c->partial_size * 2 < total ? (size_t)c->partial_size * 2 : total;
+            size_t size = (size_t)c->partial_size * 4 < total ? (size_t)c->partial_size * 4 : total;
             uint8_t *fresh = realloc(c->partial, HEAD + size);
             if (!fresh) {
                 client_end(c, MQTT_SERVER_BUSY, "out of memory");

@@ -255,8 +255,10 @@ void on_publish(struct client *c, uint8_t first, const uint8_t *body, size_t len
     if ((!in.properties.present || carry(c, &in, &publish, &properties)) &&
         (c->listener->mount_len == 0 || mount(c, &publish, &topic)))
         take(c, &in, &publish);
-    free(topic);
-    free(properties);
+    if (topic || properties) { /* seldom; and this is called for every message */
+        free(topic);
+        free(properties);
+    }
 }
 
 /* ---- Acknowledgements ---- */

@@ -168,6 +168,8 @@ static void routed_free(struct routing_cache *cache, struct routed *routed)
         share_unref(routed->shares[i]);
     cache->bytes -= routed->bytes;
     cache->count--;
+    if (cache->last == routed)
+        cache->last = NULL;
     free(routed->receivers);
     free(routed->shares);
     free(routed);
@@ -272,15 +274,21 @@ void routing_sweep(struct worker *worker)
     }
 }
 
+static bool is_of(const struct routed *routed, const char *topic, size_t len)
+{
+    return routed && routed->topic_len == len && memcmp(routed->topic, topic, len) == 0;
+}
+
 static struct routed *look(struct worker *worker, const char *topic, size_t len)
 {
     struct routing_cache *cache = &worker->routing;
+    if (is_of(cache->last, topic, len) && is_current(worker, cache->last))
+        return cache->last;
     uint64_t hash = map_hash(topic, len);
     struct routed *routed = cache->places ? cache->places[hash & cache->mask] : NULL;
-    if (routed && routed->hash == hash && routed->topic_len == len &&
-        memcmp(routed->topic, topic, len) == 0 && is_current(worker, routed)) {
+    if (routed && routed->hash == hash && is_of(routed, topic, len) && is_current(worker, routed)) {
         routed->used = true;
-        return routed;
+        return cache->last = routed;
     }
 
     if (cache->bytes > CACHE_BYTES) {
@@ -298,7 +306,7 @@ static struct routed *look(struct worker *worker, const char *topic, size_t len)
     if (!routed)
         return NULL;
     routed_free(cache, cache->places[hash & cache->mask]);
-    return cache->places[hash & cache->mask] = routed;
+    return cache->last = cache->places[hash & cache->mask] = routed;
 }
 
 /* ---- Delivering ---- */

@@ -93,6 +93,7 @@ struct routed {
 
 struct routing_cache {
     struct routed **places; /* one for each hash; the newer replaces the older */
+    struct routed *last;    /* that was asked for: messages of one topic often come in a row */
     size_t mask;
     size_t count, bytes;
     size_t swept; /* places, from the first on */
