@@ -230,7 +230,16 @@ void keep_retry(struct keeper *keeper, struct delivery *d, unsigned attempts, in
     store_post(keeper->store, &retried->task);
 }
 
-/* ---- After a restart ---- */
+uint64_t keep_number(const struct delivery *d)
+{
+    const struct kept *kept = d->kept;
+    return kept ? kept->number : 0;
+}
+
+/* ---- Loading ---- */
+
+#define SPREAD_MS 2000 /* over which retries that are overdue are spread */
+#define DAY_MS    ((int64_t)24 * 3600 * 1000)
 
 static uint64_t random_upto(struct keeper *keeper, uint64_t most)
 {
@@ -240,86 +249,153 @@ static uint64_t random_upto(struct keeper *keeper, uint64_t most)
     return (keeper->seed >> 1) % (most + 1);
 }
 
-#define SPREAD_MS 2000 /* over which retries that are overdue are spread */
-
 static const char *find_link(void *context, const char *name)
 {
-    const struct keep_finder *finder = context;
-    for (const char *const *at = finder->links; at && *at; at++)
+    const struct keep_load *load = context;
+    for (const char *const *at = load->links; at && *at; at++)
         if (strcmp(*at, name) == 0)
             return *at;
     return NULL;
 }
 
-/* Makes the delivery of a row. Returns 1, 0 if it has to stay where it is, or -ENOMEM. */
-static int make(struct keeper *keeper, sqlite3_stmt *row, const struct keep_finder *finder)
+enum column {
+    COLUMN_NUMBER,
+    COLUMN_CREATED,
+    COLUMN_ATTEMPTS,
+    COLUMN_DUE,
+    COLUMN_RECORD,
+};
+
+/* A clock that was set back, or a number that makes no sense, must not make it wait for years. */
+static void set_times(struct keeper *keeper, struct delivery *d, sqlite3_stmt *row)
 {
-    uint64_t number = (uint64_t)sqlite3_column_int64(row, 0);
-    const char *service = (const char *)sqlite3_column_text(row, 1);
-    const char *name = (const char *)sqlite3_column_text(row, 2);
-    struct target *target = finder->target(finder->context, service, name);
-    if (!target)
-        return 0;
-    struct delivery *d;
-    int rc = record_read(sqlite3_column_blob(row, 6), (size_t)sqlite3_column_bytes(row, 6), target,
-                         find_link, (void *)finder, &d);
-    if (rc == -EBADMSG) {
-        log_error("store: delivery %" PRIu64 " for %s:%s cannot be read, it stays where it is",
-                  number, service, name);
-        return 0;
-    }
-    struct kept *kept = rc == 0 ? kept_new(keeper, d, number) : NULL;
+    int64_t wall = clock_wall_ms(), now = clock_mono_ms();
+    int64_t age = wall - sqlite3_column_int64(row, COLUMN_CREATED);
+    int64_t wait = sqlite3_column_int64(row, COLUMN_DUE) - wall;
+    d->created_ms = now - (age > 0 ? age : 0);
+    d->attempts = (unsigned)sqlite3_column_int64(row, COLUMN_ATTEMPTS);
+    if (d->attempts > 0)
+        d->due_ms =
+            now + (wait > 0 && wait < DAY_MS ? wait : (int64_t)random_upto(keeper, SPREAD_MS));
+}
+
+/* Makes the delivery of a row. Returns 0, or -EBADMSG or -ENOMEM. */
+static int make(struct keep_load *load, sqlite3_stmt *row, uint64_t number, struct delivery **out)
+{
+    const void *record = sqlite3_column_blob(row, COLUMN_RECORD);
+    int rc = record_read(record, (size_t)sqlite3_column_bytes(row, COLUMN_RECORD), load->for_target,
+                         find_link, load, out);
+    if (rc < 0)
+        return rc;
+    struct kept *kept = kept_new(load->keeper, *out, number);
     if (!kept) {
-        delivery_free(d);
+        delivery_free(*out);
         return -ENOMEM;
     }
     atomic_init(&kept->state, KEPT_WRITTEN);
     kept->inserted = true;
-
-    int64_t wall = clock_wall_ms(), now = clock_mono_ms();
-    int64_t age = wall - sqlite3_column_int64(row, 3), wait = sqlite3_column_int64(row, 5) - wall;
-    d->created_ms = now - (age > 0 ? age : 0);
-    d->attempts = (unsigned)sqlite3_column_int64(row, 4);
-    /* A clock that was set back must not make it wait for years. */
-    if (d->attempts > 0)
-        d->due_ms =
-            now +
-            (wait > 0 && wait < 24 * 3600 * 1000 ? wait : (int64_t)random_upto(keeper, SPREAD_MS));
-    finder->found(finder->context, d);
-    return 1;
+    set_times(load->keeper, *out, row);
+    return 0;
 }
 
-/* Numbers go on where those on disk end, whatever their state. */
-static int begin_numbers(struct keeper *keeper)
+static int load_rows(struct keep_load *load, sqlite3_stmt *row)
 {
-    sqlite3_stmt *row = NULL;
-    int rc = sqlite3_prepare_v2(store_connection(keeper->store),
-                                "SELECT ifnull(max(number), 0) FROM delivery", -1, &row, NULL);
-    if (rc == SQLITE_OK && (rc = sqlite3_step(row)) == SQLITE_ROW)
-        atomic_store(&keeper->next_number, (uint64_t)sqlite3_column_int64(row, 0) + 1);
-    sqlite3_finalize(row);
-    return rc == SQLITE_ROW ? 0 : -EIO;
-}
-
-int64_t keeper_load(struct keeper *keeper, const struct keep_finder *finder)
-{
-    sqlite3_stmt *row = NULL;
-    if (begin_numbers(keeper) < 0 ||
-        sqlite3_prepare_v2(store_connection(keeper->store),
-                           "SELECT number, service, target, created_ms, attempts, due_ms, record "
-                           "FROM delivery WHERE state = 0 ORDER BY number",
-                           -1, &row, NULL) != SQLITE_OK)
-        return -EIO;
-    int64_t left = 0;
+    struct delivery **end = &load->first;
+    load->first = NULL;
+    load->rows = 0;
+    load->last = load->range.after;
+    sqlite3_bind_text(row, 1, load->range.service, -1, SQLITE_STATIC);
+    sqlite3_bind_text(row, 2, load->range.target, -1, SQLITE_STATIC);
+    sqlite3_bind_int64(row, 3, (sqlite3_int64)load->range.after);
+    sqlite3_bind_int64(row, 4, (sqlite3_int64)load->range.last);
+    sqlite3_bind_int64(row, 5, (sqlite3_int64)load->most);
     int rc;
     while ((rc = sqlite3_step(row)) == SQLITE_ROW) {
-        int made = make(keeper, row, finder);
-        if (made < 0) {
-            sqlite3_finalize(row);
-            return made;
-        }
-        left += made == 0;
+        uint64_t number = (uint64_t)sqlite3_column_int64(row, COLUMN_NUMBER);
+        int made = make(load, row, number, end);
+        if (made == -ENOMEM)
+            break; /* the rest comes with the next load */
+        load->rows++;
+        load->last = number;
+        if (made == 0)
+            end = &(*end)->next;
+        else
+            log_error("store: delivery %" PRIu64 " for %s:%s cannot be read, it stays on disk",
+                      number, load->range.service, load->range.target);
+    }
+    *end = NULL;
+    return rc == SQLITE_ROW || rc == SQLITE_DONE ? SQLITE_OK : rc;
+}
+
+static const char load_sql[] =
+    "SELECT number, created_ms, attempts, due_ms, record FROM delivery "
+    "WHERE service = ?1 AND target = ?2 AND state = 0 AND number > ?3 AND number <= ?4 "
+    "ORDER BY number LIMIT ?5";
+
+static void drop_list(struct delivery *first)
+{
+    while (first) {
+        struct delivery *next = first->next;
+        delivery_free(first);
+        first = next;
+    }
+}
+
+static int apply_load(struct store_task *task, struct store *store)
+{
+    struct keep_load *load = CONTAINER_OF(task, struct keep_load, task);
+    drop_list(load->first); /* of a try that was rolled back */
+    load->first = NULL;
+    sqlite3_stmt *row = store_statement(store, load_sql);
+    if (!row)
+        return SQLITE_ERROR;
+    int rc = load_rows(load, row);
+    sqlite3_reset(row);
+    return rc;
+}
+
+static void loaded(struct store_task *task, struct store *store)
+{
+    (void)store;
+    struct keep_load *load = CONTAINER_OF(task, struct keep_load, task);
+    load->loaded(load);
+}
+
+void keep_load(struct keep_load *load)
+{
+    load->first = NULL;
+    load->task = (struct store_task){ .apply = apply_load, .done = loaded };
+    store_post(load->keeper->store, &load->task);
+}
+
+int keep_load_now(struct keep_load *load)
+{
+    sqlite3_stmt *row = NULL;
+    int rc = sqlite3_prepare_v2(store_connection(load->keeper->store), load_sql, -1, &row, NULL);
+    if (rc == SQLITE_OK)
+        rc = load_rows(load, row);
+    sqlite3_finalize(row);
+    return rc == SQLITE_OK ? 0 : -EIO;
+}
+
+int keep_count(struct keeper *keeper, const char *service, const char *target, uint64_t *count,
+               uint64_t *last)
+{
+    sqlite3_stmt *row = NULL;
+    const char *sql = service ? "SELECT count(*), ifnull(max(number), 0) FROM delivery "
+                                "WHERE service = ?1 AND target = ?2 AND state = 0"
+                              : "SELECT count(*), ifnull(max(number), 0) FROM delivery";
+    int rc = sqlite3_prepare_v2(store_connection(keeper->store), sql, -1, &row, NULL);
+    if (rc == SQLITE_OK && service) {
+        sqlite3_bind_text(row, 1, service, -1, SQLITE_STATIC);
+        sqlite3_bind_text(row, 2, target, -1, SQLITE_STATIC);
+    }
+    if (rc == SQLITE_OK && (rc = sqlite3_step(row)) == SQLITE_ROW) {
+        *count = (uint64_t)sqlite3_column_int64(row, 0);
+        *last = (uint64_t)sqlite3_column_int64(row, 1);
+        if (!service) /* numbers go on where those on disk end */
+            atomic_store(&keeper->next_number, *last + 1);
     }
     sqlite3_finalize(row);
-    return rc == SQLITE_DONE ? left : -EIO;
+    return rc == SQLITE_ROW ? 0 : -EIO;
 }

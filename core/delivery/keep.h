@@ -34,18 +34,47 @@ void keep_retry(struct keeper *keeper, struct delivery *delivery, unsigned attem
 /* It is done: sent, rejected, given up. */
 void keep_end(struct keeper *keeper, struct delivery *delivery);
 
-/*
- * Makes the deliveries again that an earlier run left, in their order, and gives each to `found`, which owns it
- * then. `target` finds the target of a name, or NULL: then the delivery stays on disk, and is counted. Before
- * anything is put. Times become those of the clocks now. Returns how many were left on disk, or a negative errno
- * value.
- */
-struct keep_finder {
-    struct target *(*target)(void *context, const char *service, const char *target);
-    void (*found)(void *context, struct delivery *delivery);
-    void *context;
-    const char *const *links; /* names that live as long as the program, NULL at the end */
+/* Its place in the order of all that was ever put on disk; 0: it was not. */
+uint64_t keep_number(const struct delivery *delivery);
+
+/* ---- Loading ---- */
+
+/* Part of the order of one target: deliveries after one number, up to another. */
+struct keep_range {
+    const char *service, *target;
+    uint64_t after, last;
 };
-int64_t keeper_load(struct keeper *keeper, const struct keep_finder *finder);
+
+/* How many there are on disk for a target, and the number of the last. For no target (both NULL): for all. Before
+ * anything is put. Returns 0 or a negative errno value. */
+int keep_count(struct keeper *keeper, const char *service, const char *target, uint64_t *count,
+               uint64_t *last);
+
+/*
+ * Loads at most `most` deliveries of a range, in their order, and calls `loaded` with them as a list, on the
+ * store's thread, when all that has been put before is on disk. `link` gives names that live as long as the program
+ * (NULL for one that is gone). Times become those of the clocks now; what is overdue is spread over some seconds.
+ *
+ * `rows` is how many there were, `last` the number of the last of them: what cannot be read stays on disk, and is
+ * logged. The struct belongs to the caller until `loaded` has been called, and then again.
+ */
+struct keep_load {
+    struct store_task task; /* private */
+    struct keeper *keeper;
+    struct keep_range range;
+    size_t most;
+    struct target *for_target;
+    const char *const *links;
+    void (*loaded)(struct keep_load *load);
+
+    /* What came of it. */
+    struct delivery *first;
+    size_t rows;
+    uint64_t last;
+};
+void keep_load(struct keep_load *load);
+
+/* The same at once, before anything is put: does not call `loaded`. Returns 0 or a negative errno value. */
+int keep_load_now(struct keep_load *load);
 
 #endif

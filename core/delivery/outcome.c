@@ -104,7 +104,7 @@ static bool has_drained(struct service_target *t)
         return false;
     struct target_stats stats;
     queue_target_stats(t->queue, &stats);
-    return stats.waiting == 0 && log_trouble_over(&t->full);
+    return stats.waiting == 0 && t->spilled == 0 && log_trouble_over(&t->full);
 }
 
 /* Drops and takes the lock. */
@@ -152,6 +152,8 @@ void service_settle(struct service *service, struct delivery *const *batch,
         /* In the queue again it is not ours any more: what is to be logged is borrowed. */
         if (note != NOTE_NOTHING && room->fates[i] == QUEUE_RETRYING)
             delivery_borrow(batch[i]);
+        if (t->spilled > 0)
+            spill_load(t);
         if (has_drained(t))
             drained = t;
     }
@@ -194,6 +196,12 @@ void service_submit(struct service *service, struct delivery *first, int64_t now
         first = d->next;
         struct service_target *t = service_target_of(d);
         size_t worker;
+        if (spill_is_needed(t, d)) {
+            if (log_trouble_due(&t->full, now_ms))
+                full = t;
+            spill(t, d);
+            continue;
+        }
         enum queue_place place = queue_submit(service->queue, t->queue, d, now_ms, &worker);
         if (note_full(t, place, now_ms)) {
             full = t;
@@ -213,9 +221,9 @@ void service_submit(struct service *service, struct delivery *first, int64_t now
 
     if (full)
         log_warning("%s: queue is full, %s target=%s", service->name,
-                    full_place == QUEUE_DROPPED
-                        ? "QoS 0 messages are dropped"
-                        : "messages are not acknowledged until there is room",
+                    full_place == QUEUE_DROPPED ? "QoS 0 messages are dropped"
+                    : full_place == QUEUE_HELD ? "messages are not acknowledged until there is room"
+                                               : "it goes on on disk",
                     full->target.name);
     while (dropped) {
         struct delivery *next = dropped->next;

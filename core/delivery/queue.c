@@ -187,6 +187,23 @@ static bool has_place(const struct queue_target *t, size_t size)
            (t->places < t->rules.max_messages && t->bytes + size <= t->rules.max_bytes);
 }
 
+bool queue_has_place(const struct queue_target *target, size_t size)
+{
+    return !target->held_first && has_place(target, size);
+}
+
+bool queue_is_low(const struct queue_target *target)
+{
+    return !target->held_first && target->places <= target->rules.max_messages / 2 &&
+           target->bytes <= target->rules.max_bytes / 2;
+}
+
+size_t queue_room(const struct queue_target *target)
+{
+    size_t most = target->rules.max_messages;
+    return target->places < most ? most - target->places : 0;
+}
+
 static void link_held(struct queue_target *t, struct delivery *d)
 {
     d->held_prev = t->held_last;

@@ -53,6 +53,13 @@ void queue_free(struct queue *queue);
 /* Adds a target, which belongs to the queue. Returns NULL when there is no memory. */
 struct queue_target *queue_add_target(struct queue *queue, const struct queue_rules *rules);
 
+/* Whether one of that size gets a place at once. */
+bool queue_has_place(const struct queue_target *target, size_t size);
+
+/* Whether so little waits for the target that more may be loaded from disk, and for how many there is a place. */
+bool queue_is_low(const struct queue_target *target);
+size_t queue_room(const struct queue_target *target);
+
 enum queue_place {
     QUEUE_PLACED,  /* it has a place */
     QUEUE_HELD,    /* the bound is reached: it is in the queue and holds its message */

@@ -71,6 +71,13 @@ struct service_target {
 
     /* Under the lock. */
     struct log_trouble failing, rejecting, giving_up, full;
+
+    /* What is on disk only, since the queue is full: deliveries with a number above `spill_after`, up to
+     * `spill_last` (spill.c). */
+    size_t spilled;
+    uint64_t spill_after, spill_last;
+    bool loading; /* some of it is on its way back */
+    bool heired;  /* it is another target's now */
 };
 
 struct service {
@@ -167,6 +174,32 @@ void service_settle(struct service *service, struct delivery *const *batch,
 
 /* Submits a list of its own deliveries. Without the lock. */
 void service_submit(struct service *service, struct delivery *first, int64_t now_ms);
+
+/* ---- spill.c ---- */
+
+/*
+ * With a store, a full queue spills: what has no place is put on disk, and comes back in its order when half of
+ * the queue is free. As long as there is anything of a target on disk only, what is new goes there too, behind it.
+ */
+
+/* Whether a delivery has to go to disk only. With the lock. */
+bool spill_is_needed(const struct service_target *target, const struct delivery *delivery);
+
+/* Puts it there; it belongs to the store then. With the lock. */
+void spill(struct service_target *target, struct delivery *delivery);
+
+/* Loads more, if there is room and something to load. With the lock. */
+void spill_load(struct service_target *target);
+
+/* Takes in what an earlier run has left of a target. Before the workers run. Returns 0 or a negative errno
+ * value, and adds what was found to `*found`. */
+int spill_restore(struct service_target *target, uint64_t *found);
+
+/* Hands what is on disk only on to another target of the same name. Without a lock. */
+void spill_hand_on(struct service_target *from, struct service_target *to);
+
+/* Deliveries on disk only. With the lock. */
+size_t spill_count(const struct service *service);
 
 /* ---- host.c ---- */
 

@@ -183,9 +183,10 @@ static size_t hand_on(struct service *s, const struct services *successor)
             d->target = &heir->target;
         if (list)
             service_submit(to, list, clock_mono_ms());
+        spill_hand_on(t, heir);
     }
     pthread_mutex_lock(&s->lock);
-    size_t left = queue_count(s->queue);
+    size_t left = queue_count(s->queue) + spill_count(s);
     pthread_mutex_unlock(&s->lock);
     return left;
 }
@@ -280,31 +281,23 @@ static void *watchdog_main(void *context)
     return NULL;
 }
 
-static struct target *find_target(void *context, const char *service, const char *target)
-{
-    return services_target(context, service, strlen(service), target, strlen(target));
-}
-
-static void restored(void *context, struct delivery *delivery)
-{
-    (void)context;
-    delivery->next = NULL;
-    services_submit(delivery);
-}
-
 int services_restore(struct services *services)
 {
-    const struct service *any = services->count > 0 ? services->items[0] : NULL;
-    struct keeper *keeper = any ? any->host->keeper : NULL;
-    if (!keeper)
-        return 0;
-    const struct keep_finder finder = { find_target, restored, services, any->host->links };
-    int64_t left = keeper_load(keeper, &finder);
-    if (left > 0)
-        log_warning("%" PRId64 " deliveries on disk are for targets that are not configured: they "
+    struct keeper *keeper = services->count > 0 ? services->items[0]->host->keeper : NULL;
+    uint64_t all = 0, last = 0, found = 0;
+    int rc = keeper ? keep_count(keeper, NULL, NULL, &all, &last) : 0;
+    for (size_t i = 0; keeper && i < services->count; i++)
+        for (size_t j = 0; rc == 0 && j < services->items[i]->target_count; j++)
+            rc = spill_restore(services->items[i]->targets[j], &found);
+    if (rc < 0)
+        return rc;
+    if (found > 0)
+        log_info("%" PRIu64 " deliveries go on that an earlier run has left", found);
+    if (all > found)
+        log_warning("%" PRIu64 " deliveries on disk are for targets that are not configured: they "
                     "stay there",
-                    left);
-    return left < 0 ? (int)left : 0;
+                    all - found);
+    return 0;
 }
 
 int services_start(struct services *services)

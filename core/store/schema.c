@@ -28,7 +28,8 @@ static const char *const steps[] = {
     "  attempts INTEGER NOT NULL,"
     "  due_ms INTEGER NOT NULL,"
     "  record BLOB NOT NULL"
-    ");",
+    ");"
+    "CREATE INDEX delivery_of_target ON delivery (service, target, state, number);",
 };
 
 #define VERSION ((int)(sizeof(steps) / sizeof(steps[0])))

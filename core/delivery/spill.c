@@ -1,0 +1,165 @@
+/* SPDX-License-Identifier: MIT */
+
+/* Queues that are full go on on disk. See service.h. */
+
+#include "base/clock.h"
+#include "base/container.h"
+#include "delivery/keep.h"
+#include "delivery/service.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define LOAD_MOST 1000 /* deliveries at a time */
+
+static struct keeper *keeper_of(const struct service_target *t)
+{
+    return t->service->host->keeper;
+}
+
+bool spill_is_needed(const struct service_target *t, const struct delivery *d)
+{
+    if (!keeper_of(t) || d->kept)
+        return false;
+    return t->spilled > 0 || !queue_has_place(t->queue, d->size);
+}
+
+void spill(struct service_target *t, struct delivery *d)
+{
+    keep_put(keeper_of(t), d, d->message->qos > 0);
+    if (d->kept) {
+        if (t->spilled == 0)
+            t->spill_after = keep_number(d) - 1;
+        t->spill_last = keep_number(d);
+        t->spilled++;
+    }
+    delivery_free(d); /* the store has borrowed it until it is written */
+}
+
+/* ---- Back ---- */
+
+struct loading {
+    struct keep_load load;
+    struct service_target *target;
+    char *names; /* the range's, which outlive the configuration */
+};
+
+/* What was loaded belongs to the target's queue; or to nobody, if it has an heir who loads it itself. */
+static void loaded(struct keep_load *load)
+{
+    struct loading *loading = CONTAINER_OF(load, struct loading, load);
+    struct service_target *t = loading->target;
+    struct service *s = t->service;
+    struct delivery *list = load->first;
+
+    pthread_mutex_lock(&s->lock);
+    t->loading = false;
+    if (!t->heired) {
+        t->spill_after = load->last;
+        t->spilled = load->rows > 0 && load->rows < t->spilled ? t->spilled - load->rows : 0;
+        pthread_mutex_unlock(&s->lock);
+        service_submit(s, list, clock_mono_ms());
+        list = NULL;
+        pthread_mutex_lock(&s->lock);
+        spill_load(t);
+    }
+    pthread_mutex_unlock(&s->lock);
+
+    while (list) {
+        struct delivery *next = list->next;
+        delivery_free(list);
+        list = next;
+    }
+    free(loading->names);
+    free(loading);
+    service_unref(s);
+}
+
+static struct loading *loading_new(struct service_target *t)
+{
+    struct loading *loading = calloc(1, sizeof(*loading));
+    size_t service_len = strlen(t->target.service) + 1, target_len = strlen(t->target.name) + 1;
+    char *names = malloc(service_len + target_len);
+    if (!loading || !names) {
+        free(loading);
+        free(names);
+        return NULL;
+    }
+    memcpy(names, t->target.service, service_len);
+    memcpy(names + service_len, t->target.name, target_len);
+    size_t room = queue_room(t->queue);
+    loading->target = t;
+    loading->names = names;
+    loading->load = (struct keep_load){
+        .keeper = keeper_of(t),
+        .range = { names, names + service_len, t->spill_after, t->spill_last },
+        .most = room < LOAD_MOST ? room : LOAD_MOST,
+        .for_target = &t->target,
+        .links = t->service->host->links,
+        .loaded = loaded,
+    };
+    return loading;
+}
+
+void spill_load(struct service_target *t)
+{
+    if (t->spilled == 0 || t->loading || t->heired || t->service->stopping ||
+        !queue_is_low(t->queue))
+        return;
+    struct loading *loading = loading_new(t);
+    if (!loading)
+        return; /* the next delivery that is done tries again */
+    t->loading = true;
+    service_ref(t->service);
+    keep_load(&loading->load);
+}
+
+int spill_restore(struct service_target *t, uint64_t *found)
+{
+    uint64_t count = 0;
+    int rc = keep_count(keeper_of(t), t->target.service, t->target.name, &count, &t->spill_last);
+    if (rc < 0 || count == 0)
+        return rc;
+    struct loading *loading = loading_new(t);
+    if (!loading)
+        return -ENOMEM;
+    rc = keep_load_now(&loading->load);
+    if (rc == 0) {
+        t->spill_after = loading->load.last;
+        t->spilled = count > loading->load.rows ? (size_t)(count - loading->load.rows) : 0;
+        *found += count;
+        service_submit(t->service, loading->load.first, clock_mono_ms());
+    }
+    free(loading->names);
+    free(loading);
+    return rc;
+}
+
+void spill_hand_on(struct service_target *from, struct service_target *to)
+{
+    pthread_mutex_lock(&from->service->lock);
+    size_t spilled = from->heired ? 0 : from->spilled;
+    uint64_t after = from->spill_after, last = from->spill_last;
+    from->heired = true;
+    from->spilled = 0;
+    pthread_mutex_unlock(&from->service->lock);
+    if (spilled == 0)
+        return;
+    pthread_mutex_lock(&to->service->lock);
+    if (to->spilled == 0 || after < to->spill_after)
+        to->spill_after = after;
+    if (last > to->spill_last)
+        to->spill_last = last;
+    to->spilled += spilled;
+    spill_load(to);
+    pthread_mutex_unlock(&to->service->lock);
+}
+
+size_t spill_count(const struct service *s)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < s->target_count; i++)
+        count += s->targets[i]->spilled;
+    return count;
+}
