@@ -290,41 +290,56 @@ static int version_named(const char *name)
     return 0;
 }
 
-/* The version, which depends on what else is wanted; and the session expiry, which depends on the version. */
+/* Sets `*seconds`; the preset stays if the option was not given. */
+static int read_expiry(const struct reading *r, uint32_t *seconds)
+{
+    const char *expiry = value(r, "session-expiry");
+    long number = -1;
+    if (!expiry)
+        return 0;
+    if (strcmp(expiry, "∞") != 0 &&
+        client_number(r->command, r->args, "session-expiry", -1, (long)FOR_EVER, &number) != 0)
+        return CLI_USAGE;
+    *seconds = (uint32_t)number;
+    if (*seconds == FOR_EVER && !r->o->id)
+        return cli_misused(r->command, "a session that never expires wants an --id");
+    return 0;
+}
+
+/* The session expires when it was said, by -x or -D, or never if it is kept. */
+static int add_expiry(const struct reading *r)
+{
+    mosquitto_property **list = &r->o->properties[CLIENT_CONNECT];
+    uint32_t seconds = r->o->clean ? 0 : FOR_EVER, said;
+    if (read_expiry(r, &seconds) != 0)
+        return CLI_USAGE;
+    if (seconds == 0 ||
+        (!flag(r, "session-expiry") &&
+         mosquitto_property_read_int32(*list, MQTT_PROP_SESSION_EXPIRY_INTERVAL, &said, false)))
+        return 0;
+    return mosquitto_property_add_int32(list, MQTT_PROP_SESSION_EXPIRY_INTERVAL, seconds) ==
+                   MOSQ_ERR_SUCCESS
+               ? 0
+               : CLI_FAILED;
+}
+
+/* The version, which depends on what else is wanted. */
 static int read_version(const struct reading *r, const char *v5)
 {
     struct client_options *o = r->o;
-    const char *version = value(r, "protocol-version"), *expiry = value(r, "session-expiry");
-    uint32_t seconds = FOR_EVER;
-    o->protocol = version ? version_named(version) : MQTT_PROTOCOL_V311;
-    if (o->protocol == 0)
-        return cli_misused(r->command, "--protocol-version is 5, 311 or 31 (or mqttv5 and so on)");
-    if (expiry && strcmp(expiry, "∞") != 0) {
-        long number = -1;
-        if (client_number(r->command, r->args, "session-expiry", -1, (long)FOR_EVER, &number) != 0)
-            return CLI_USAGE;
-        seconds = (uint32_t)number;
-    }
+    const char *version = value(r, "protocol-version");
     if (flag(r, "property"))
         v5 = "property";
-    if (expiry)
+    if (flag(r, "session-expiry"))
         v5 = "session-expiry";
-    if (v5 && version && o->protocol != MQTT_PROTOCOL_V5)
-        return cli_misused(r->command, "--%s is of MQTT 5: write -V 5", v5);
+    o->protocol = version ? version_named(version) : v5 ? MQTT_PROTOCOL_V5 : MQTT_PROTOCOL_V311;
+    if (o->protocol == 0)
+        return cli_misused(r->command, "--protocol-version is 5, 311 or 31 (or mqttv5 and so on)");
+    if (o->protocol == MQTT_PROTOCOL_V5)
+        return add_expiry(r);
     if (v5)
-        o->protocol = MQTT_PROTOCOL_V5;
-    if (expiry && seconds == FOR_EVER && !o->id)
-        return cli_misused(r->command, "a session that never expires wants an --id");
-    const uint32_t none = 0;
-    const bool said = mosquitto_property_read_int32(o->properties[CLIENT_CONNECT],
-                                                    MQTT_PROP_SESSION_EXPIRY_INTERVAL,
-                                                    &(uint32_t){ none }, false) != NULL;
-    if (o->protocol == MQTT_PROTOCOL_V5 && (expiry || (!o->clean && !said)) &&
-        mosquitto_property_add_int32(&o->properties[CLIENT_CONNECT],
-                                     MQTT_PROP_SESSION_EXPIRY_INTERVAL,
-                                     seconds) != MOSQ_ERR_SUCCESS)
-        return CLI_FAILED;
-    if (o->password && !o->username && o->protocol != MQTT_PROTOCOL_V5)
+        return cli_misused(r->command, "--%s is of MQTT 5: write -V 5", v5);
+    if (o->password && !o->username)
         return cli_misused(r->command, "a password wants a --username, unless with -V 5");
     return 0;
 }

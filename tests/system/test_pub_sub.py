@@ -395,6 +395,21 @@ def test_a_pre_shared_key(build, process, mosquitto, tmp_path, free_port):
     clients.pub("-t", "a", "-m", "x", "--psk", "0123abce", "--psk-identity", "ann", status=1)
 
 
+@pytest.mark.parametrize("options, port", [
+    (["-h", "broker.invalid"], 1883),
+    (["-h", "broker.invalid", "--tls-use-os-certs"], 8883),
+    (["-h", "broker.invalid", "--tls-use-os-certs", "-p", "1883"], 1883),
+    (["-h", "broker.invalid", "--psk", "00", "--psk-identity", "x"], 8883),
+    (["-L", "mqtt://broker.invalid/a"], 1883),
+    (["-L", "mqtt://broker.invalid:7/a"], 7),
+    (["-L", "mqtts://broker.invalid/a"], 8883),
+    (["-L", "mqtts://broker.invalid/a", "-p", "9"], 9),
+])
+def test_ports(build, process, options, port):
+    done = Clients(build, process, None).call("sub", "-t", "a", *options, status=1)
+    assert f"cannot connect to broker.invalid:{port}: there is no such host".encode() in done.stderr
+
+
 def test_a_unix_socket(build, process, mosquitto, tmp_path, free_port):
     path = tmp_path / "socket"
     clients = Clients(build, process, mosquitto(f"listener 0 {path}"))
@@ -553,6 +568,19 @@ def test_the_time_is_over_while_there_is_no_broker(clients):
     clients.broker.kill()
     assert sub.wait() == 27
     assert "connection lost" in sub.text("err")
+
+
+def test_a_line_without_an_answer_is_published_again(build, process, fake_broker):
+    pub = process([build / "tocsin", "pub", "-p", fake_broker.port, "-t", "a", "-l", "-q", "1"], stdin=True)
+    pub.write("one\n")
+    pub.close_stdin()
+    session(fake_broker, lambda peer: peer.expect(PUBLISH)).close()
+    peer = session(fake_broker, lambda peer: None)
+    kind, flags, body = peer.packet()
+    assert (kind, flags, body[5:]) == (PUBLISH, 8 | 2, b"one")
+    assert peer.silent() and pub.alive()
+    peer.send(PUBACK, body[3:5])
+    assert pub.wait() == 0
 
 
 def test_few_messages_are_on_their_way_at_once(build, process, fake_broker):
