@@ -134,6 +134,13 @@ wire: test-deps ## play the wire conversations (BROKER=mosquitto or HOST:PORT fo
 	@$(MAKE) --no-print-directory compile
 	TOCSIN_BUILD=$(B) $(PYTHON) tests/wire/runner.py --broker $(BROKER) $(TESTS)
 
+SEEDS   ?= 100
+WORKERS ?= 1
+.PHONY: model
+model: test-deps ## random clients against the broker (SEEDS=n, FIRST=seed, WORKERS=n)
+	@$(MAKE) --no-print-directory compile
+	$(PYTHON) -m tests.model --tocsin $(B)/tocsin --workers $(WORKERS) --seeds $(SEEDS) $(if $(FIRST),--first $(FIRST))
+
 .PHONY: asan tsan
 asan: test-deps ## unit tests under the address and undefined behaviour sanitizers
 	@$(MAKE) --no-print-directory VARIANT=asan run-unit

@@ -420,11 +420,9 @@ class Peer:
         what = f"PUBLISH pid={pid} qos={qos} dup={dup} retain={retain} {topic} {number}"
         self.trace(f"got {what}{' on the old connection' if old else ''}")
         if number is None and not payload:
-            number = self.world.clearing(topic)
-        elif number is None:
-            return  # of another run, by a filter that matches more than ours
+            self.world.clearing(topic)
         if qos == 2 and pid in self.incoming:
-            if self.incoming[pid] != number:
+            if self.incoming[pid] != (number or topic):
                 self.error(f"{what}: this id is still used by {self.incoming[pid]}")
             elif not dup or pid in self.window:
                 self.error(f"{what}: sent twice")
@@ -433,10 +431,10 @@ class Peer:
         else:
             r = Reception(number, topic, qos, retain, dup, tuple(props.get(wire.SUBSCRIPTION_ID, ())),
                           self.world.tick(), v5=self.v5)
-            if number is not None and self.session:
+            if number is not None and self.session:  # else it is of another run, by a filter that matches that too
                 self.session.receptions.append(r)
             if qos == 2:
-                self.incoming[pid] = number
+                self.incoming[pid] = number or topic
             if qos == 1 and not old:
                 self.due.append((wire.PUBACK, pid, r))
         if old or not qos:

@@ -311,7 +311,8 @@ class Truth:
             versions = self.possible(session, m).get(key)
             if not versions:
                 continue
-            members.append((session, versions))
+            if any(s.begin <= self.routed(m) for s in versions):
+                members.append((session, versions))
             _, shares = self.definite(session, m)
             if key in shares:
                 sure = shares[key] if sure is None else max(sure, shares[key])

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The broker with clients that others wrote: each scenario with each make of client, on each version of MQTT.
 
-The scenarios are written once, see interop/driver.py. They also run against Debian's mosquitto, which shows that
-they ask for nothing odd; where it breaks the specification, they keep to the specification and say so.
+The scenarios are written once, see interop/driver.py. They can also be run against Debian's mosquitto, which shows
+that they ask for nothing odd; where that breaks the specification, they keep to the specification and say so.
 """
 
 import itertools
@@ -15,7 +15,8 @@ from interop import cli
 from interop.driver import Driver, Filter, Refused, will
 
 MAKES = ["mosquitto", "paho", "mqttjs", "libmosquitto"]
-BROKERS = os.environ.get("TOCSIN_TEST_BROKERS", "mosquitto").split(",")
+# TOCSIN_TEST_BROKERS=mosquitto runs all against Debian's, to see what is asked for.
+BROKERS = os.environ.get("TOCSIN_TEST_BROKERS", "tocsin,tocsin-2-workers").split(",")
 HERE = pathlib.Path(__file__).resolve().parent / "interop"
 NEVER = 0xFFFFFFFF  # seconds: the session does not expire
 
@@ -23,7 +24,7 @@ NEVER = 0xFFFFFFFF  # seconds: the session does not expire
 MOSQUITTO_BREAKS = [
     ("while_its_client_is_away", [5], ["mosquitto", "libmosquitto"],
      "sends more to a resumed session than the client's Receive Maximum allows [MQTT-3.3.4-9]"),
-    ("takes_the_session_over", [5], ["paho", "mqttjs", "libmosquitto"],
+    ("takes_the_session_over", [5], ["mqttjs", "libmosquitto"],
      "closes without a DISCONNECT that says Session taken over [MQTT-3.1.4-3]"),
 ]
 
@@ -46,7 +47,8 @@ def drivers(build):
         driver.stop()
 
 
-@pytest.fixture(scope="module", params=BROKERS)
+@pytest.fixture(scope="module", params=[
+    pytest.param(name, marks=[pytest.mark.threads] if name == "tocsin-2-workers" else []) for name in BROKERS])
 def target(request, build, tmp_path_factory):
     """A broker for all scenarios; they don't share topics or client ids."""
     folder, port = tmp_path_factory.mktemp("broker"), port_for_now()
@@ -235,7 +237,8 @@ def test_a_client_with_the_same_id_takes_the_session_over(case):
         first.freeze()
     second = case.kept("s")
     if case.driver.tells_down:
-        assert first.down() == (142 if case.version == 5 else 0)
+        told = case.version == 5 and case.driver.name != "paho"  # it reads no reason that has no properties after it
+        assert first.down() == (142 if told else 0)
         assert second.present
     publisher.publish(case.topic("t"), b"two", qos=1)
     assert second.get().payload == b"two"
@@ -244,8 +247,7 @@ def test_a_client_with_the_same_id_takes_the_session_over(case):
 
 
 @every_make
-@two_versions
-@pytest.mark.parametrize("size", [1 << 20, 10 << 20], ids=["1MiB", "10MiB"])
+@pytest.mark.parametrize("version, size", [(4, 1 << 20), (5, 1 << 20), (5, 10 << 20)], ids=["4-1MiB", "5-1MiB", "5-10MiB"])
 def test_large_payloads_pass_unchanged(case, size):
     line = bytes(range(256)) + b"tocsin " + bytes(reversed(range(256)))
     payload = (line * (size // len(line) + 1))[:size]
@@ -380,7 +382,9 @@ def test_subscription_identifiers_tell_what_matched(case):
     publisher = case.connect("p")
     publisher.publish(case.topic("i/1"), b"x", qos=1)
     assert a.get().props["ids"] == [7]
-    if case.driver.name == "mosquitto":  # the command gives one identifier to all of its filters
+    # The command gives one identifier to all of its filters. Its library takes more than one in a message for an
+    # error, although they are to be there [MQTT-3.3.4-4].
+    if case.driver.name in ("mosquitto", "libmosquitto"):
         return
     b = case.connect("b", Filter("i/+", 1, id=8), Filter("i/#", 0, id=268435455), Filter("i/2", 1))
     publisher.publish(case.topic("i/1"), b"y", qos=1)
