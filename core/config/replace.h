@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 
-/* `${env:NAME}` and `${file:PATH}` in the strings of a configuration. For core/config alone; any thread,
+/* `${env:NAME}` and `${file:PATH}` in the strings of a configuration, and in passwords on a command line. Any thread,
  * as long as nobody changes the environment. */
 
 #ifndef TOCSIN_CONFIG_REPLACE_H
