@@ -207,7 +207,7 @@ tidy: test-deps ## clang-tidy over the C sources
 # ---- Demo, installation -------------------------------------------------------------------------
 
 .PHONY: demo
-demo: demo-deps ## build, then show the main job (SECONDS=n to end by itself)
+demo: build-deps ## build, then show the main job (SECONDS=n to end by itself)
 	@$(MAKE) --no-print-directory compile
 	@BUILD=$(B) $(if $(filter command,$(origin SECONDS)),DEMO_SECONDS=$(SECONDS)) examples/first-steps/demo
 
@@ -246,9 +246,8 @@ help: ## this list
 
 BUILD_DEPS = gcc libc6-dev pkg-config libmosquitto-dev libcurl4-openssl-dev libjansson-dev \
              libconfig-dev liblua5.4-dev libpcre2-dev libxxhash-dev zlib1g-dev libssl-dev libsqlite3-dev
-DEMO_DEPS  = mosquitto mosquitto-clients
 TEST_DEPS  = git libcmocka-dev clang clang-format clang-tidy libclang-rt-14-dev python3 python3-pytest \
-             python3-paho-mqtt python3-aiosmtpd exim4-daemon-light openssl nsca nsca-client nagios4-core \
+             mosquitto mosquitto-clients python3-paho-mqtt python3-aiosmtpd exim4-daemon-light openssl nsca nsca-client nagios4-core \
              tshark libmcrypt4 mandoc procps $(if $(shell sh -c 'command -v npm'),,npm)
 
 # $(call need,PACKAGES): installs what is missing; without a missing one it asks no network.
@@ -260,13 +259,11 @@ need = @missing=; for p in $(1); do \
 	  $$sudo env DEBIAN_FRONTEND=noninteractive sh -c 'apt-get update -q >/dev/null && \
 	    apt-get install -y -q --no-install-recommends '"$$missing"' >/dev/null'; fi
 
-.PHONY: build-deps demo-deps test-packages test-deps
+.PHONY: build-deps test-packages test-deps
 build-deps:
 	$(call need,$(BUILD_DEPS))
-demo-deps: build-deps
-	$(call need,$(DEMO_DEPS))
 test-deps: test-packages tests/node_modules/.package-lock.json
-test-packages: demo-deps
+test-packages: build-deps
 	$(call need,$(TEST_DEPS))
 
 # Clients in JavaScript, as package-lock.json has them; npm writes the target.

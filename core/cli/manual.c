@@ -157,7 +157,8 @@ void manual_add_program(struct buf *out)
                      ".Sh DESCRIPTION\n");
     add_prose(
         out,
-        "Connects to MQTT brokers, maps branches of the topic tree to transforms, and hands the "
+        "Is an MQTT broker, connects to others, maps branches of the topic tree to transforms, and "
+        "hands the "
         "results "
         "to service plugins: mail, Pushover, NSCA, GELF, files, programs, and other topics.\n\n"
         "The commands are as follows:");

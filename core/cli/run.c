@@ -19,12 +19,13 @@ static int run(const struct cli_args *args)
 
 const struct cli_command cli_run = {
     .name = "run",
-    .summary = "route messages until a signal ends it",
+    .summary = "be a broker and route messages until a signal ends it",
     .arguments = "",
     .description =
-        "Connects to the brokers that `links` names, routes what comes, and delivers it. It stays "
-        "in the\n"
-        "foreground and logs to standard error, with priorities when systemd listens.\n\n"
+        "Serves MQTT clients, connects to the brokers that `links` names, routes what comes, and "
+        "delivers it.\n"
+        "It stays in the foreground and logs to standard error, with priorities when systemd "
+        "listens.\n\n"
         "SIGTERM and SIGINT end it cleanly: it stops receiving, delivers what is under way, and "
         "ends\n"
         "after at most `drain`; a second one ends it at once. SIGHUP reads the configuration again "

@@ -2,6 +2,7 @@
 
 /* The sections of a configuration, and the sample made from their tables. */
 
+#include "broker/broker.h"
 #include "cli/cli.h"
 #include "config/options.h"
 #include "daemon/setup.h"
@@ -15,7 +16,12 @@
 
 const struct cli_section cli_sections[] = {
     { "settings", "at the top of the file", "the router as a whole", settings_options },
-    { "link", "links = ( { ... }, ... );", "a broker to receive from and publish to",
+    { "broker", "broker = { ... };", "the included broker, which is there without links, too",
+      broker_options },
+    { "listener", "broker = { listeners = ( { ... }, ... ); };",
+      "where the included broker takes clients; one on 127.0.0.1 if there is no list",
+      broker_listener_options },
+    { "link", "links = ( { ... }, ... );", "another broker to receive from and publish to",
       link_options },
     { "tls", "links = ( { tls = { ... }; } );", "encryption of a link", link_tls_options },
     { "router", "router = { ... };", "what all routes share", router_options },
@@ -64,13 +70,26 @@ void sample_add(struct buf *out)
         "// after it, and added to it. \"${env:NAME}\" and \"${file:PATH}\" keep secrets out of "
         "it.\n\n");
     add_section(out, "settings", 0);
-    buf_add_str(out,
-                "\n// The brokers to receive from.\nlinks = (\n    {\n        name = \"local\";\n"
-                "        host = \"127.0.0.1\";\n\n        // All options of a link:\n");
+    buf_add_str(
+        out, "\n// The included broker. Routes that name no link get its messages, too; in their "
+             "`link` it is\n"
+             "// \"broker\".\n"
+             "broker = {\n    listeners = (\n        {\n            bind = \"127.0.0.1\";\n"
+             "            port = 1883;\n\n            // All options of a listener:\n");
+    add_section(out, "listener", 12);
+    buf_add_str(out, "        }\n    );\n\n    // All options of the broker:\n");
+    add_section(out, "broker", 4);
+    buf_add_str(
+        out, "};\n\n"
+             "// Other brokers to receive from and publish to. Without the group above, and with "
+             "this one,\n"
+             "// there is no included broker.\n"
+             "// links = (\n    // {\n        // name = \"elsewhere\";\n"
+             "        // host = \"mqtt.example.org\";\n\n        // All options of a link:\n");
     add_section(out, "link", 8);
     buf_add_str(out, "\n        // Encryption:\n        // tls = {\n");
     add_section(out, "tls", 12);
-    buf_add_str(out, "        // };\n    }\n);\n\n"
+    buf_add_str(out, "        // };\n    // }\n// );\n\n"
                      "// The ways to deliver: each names a plugin, and its targets. `tocsin "
                      "plugins` lists them,\n"
                      "// `tocsin plugins NAME` their options.\n"

@@ -40,8 +40,8 @@ class Router:
 class Included:
     """The broker in the router's own process, where tests of others have a Mosquitto."""
 
-    def __init__(self, port, options):
-        self.port, self.options = port, options
+    def __init__(self, port, options=None):
+        self.port, self.options = port, options or {}
 
     def links(self):
         group = {"listeners": [{"port": self.port, "bind": "127.0.0.1"}], **self.options}

@@ -137,7 +137,7 @@ def test_plugins_are_listed_with_their_options(tocsin):
     assert "did you mean" in tocsin("plugins", "mial", status=1).stderr
 
 
-@pytest.mark.parametrize("section", ["settings", "link", "tls", "router", "route", "service", "target", "retry", "queue", "fields",
+@pytest.mark.parametrize("section", ["settings", "broker", "listener", "link", "tls", "router", "route", "service", "target", "retry", "queue", "fields",
                                      "formats", "expressions", "templates", "functions"])
 def test_every_section_has_help(tocsin, section):
     assert len(tocsin("help", section).stdout.splitlines()) > 4

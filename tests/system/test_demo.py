@@ -9,13 +9,13 @@ from conftest import ROOT, Process
 
 
 def left_running(port):
-    found = subprocess.run(["pgrep", "-f", f"mosquitto.* {port}|tocsin run -c tocsin.conf"], capture_output=True)
+    found = subprocess.run(["pgrep", "-f", f"tocsin pub -p {port}|tocsin run -c tocsin.conf"], capture_output=True)
     return found.stdout.decode()
 
 
 def test_demo_shows_alarms_and_ends_by_itself(process, build):
     demo = process(["examples/first-steps/demo"], env={"BUILD": str(build), "DEMO_SECONDS": "12"}, cwd=ROOT)
-    line, _ = demo.wait_line("mosquitto_pub -p")
+    line, _ = demo.wait_line("tocsin pub -p")
     port = line.split("-p ")[1].split()[0]
     demo.wait_line("server-room is too warm")
     assert demo.wait() == 0
@@ -26,7 +26,7 @@ def test_demo_shows_alarms_and_ends_by_itself(process, build):
 
 def test_demo_ends_with_interrupt_and_leaves_nothing_running(build):
     demo = Process(["setsid", "examples/first-steps/demo"], env={"BUILD": str(build)}, cwd=ROOT)
-    line, _ = demo.wait_line("mosquitto_pub -p")
+    line, _ = demo.wait_line("tocsin pub -p")
     port = line.split("-p ")[1].split()[0]
     demo.wait_line("running")
     os.killpg(demo.pid, signal.SIGINT)

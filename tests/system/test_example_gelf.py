@@ -1,16 +1,17 @@
 # SPDX-License-Identifier: MIT
-"""examples/gelf, all the way: a broker, the router, a receiver that reads strictly."""
+"""examples/gelf, all the way: the router with its broker, a receiver that reads strictly."""
 
 import json
 
 import pytest
 from example import Example
 from gelf_server import Http, Tcp, Udp
+from router import Included
 
 
 @pytest.fixture
-def broker(mosquitto):
-    return mosquitto()
+def broker(free_port):
+    return Included(free_port())
 
 
 @pytest.fixture

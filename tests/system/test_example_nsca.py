@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""examples/nsca, all the way: a broker, the router, Debian's nsca, nagios4."""
+"""examples/nsca, all the way: the router with its broker, Debian's nsca, nagios4."""
 
 import pytest
 from conftest import until
 from example import Example
 from nsca_server import Nagios, NscaDaemon
+from router import Included
 
 
 @pytest.fixture
@@ -20,10 +21,10 @@ def example(broker, server, build, tmp_path, process):
     return Example("nsca", build, tmp_path, process, changes)
 
 
-def test_values_become_states_in_nagios(nsca, mosquitto, client, build, tmp_path, process):
+def test_values_become_states_in_nagios(nsca, free_port, client, build, tmp_path, process):
     nagios, server = nsca
     server.start()
-    broker = mosquitto()
+    broker = Included(free_port())
     router = example(broker, server, build, tmp_path, process)
     assert router.command("check").wait() == 0
     router.start()
@@ -43,9 +44,9 @@ def test_values_become_states_in_nagios(nsca, mosquitto, client, build, tmp_path
     assert nagios.wait_status("hoststatus", "online")["current_state"] == "0"
 
 
-def test_a_result_waits_for_a_server_that_is_away(nsca, mosquitto, client, build, tmp_path, process):
+def test_a_result_waits_for_a_server_that_is_away(nsca, free_port, client, build, tmp_path, process):
     nagios, server = nsca
-    broker = mosquitto()
+    broker = Included(free_port())
     run = example(broker, server, build, tmp_path, process).start()
     client(broker.port).publish("sensors/router/celsius", "31.5")
     run.wait_line("Connection refused")
@@ -53,10 +54,10 @@ def test_a_result_waits_for_a_server_that_is_away(nsca, mosquitto, client, build
     nagios.wait_status("servicestatus", "31.5 °C")
 
 
-def test_one_result_by_hand(nsca, mosquitto, build, tmp_path, process):
+def test_one_result_by_hand(nsca, free_port, build, tmp_path, process):
     nagios, server = nsca
     server.start()
-    router = example(mosquitto(), server, build, tmp_path, process)
+    router = example(Included(free_port()), server, build, tmp_path, process)
     log = tmp_path / "nagios.log"
     assert router.command("send", "nagios:alive", "a first try").wait() == 0
     # The example's host has a field in its name; without a message to take it from it is nobody's host.

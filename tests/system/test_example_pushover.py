@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""examples/pushover, all the way: a broker, the router, a stand-in for the service."""
+"""examples/pushover, all the way: the router with its broker, a stand-in for the service."""
 
 import time
 
@@ -7,6 +7,7 @@ import pytest
 from conftest import until
 from example import Example
 from pushover_server import RECEIPT, TOKEN, USER, PushoverServer
+from router import Included
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 16
 
@@ -20,8 +21,8 @@ def server():
 
 
 @pytest.fixture
-def broker(mosquitto):
-    return mosquitto()
+def broker(free_port):
+    return Included(free_port())
 
 
 @pytest.fixture

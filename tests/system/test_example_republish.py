@@ -4,6 +4,7 @@
 import pytest
 from conftest import publish_properties
 from example import Example
+from router import Included, links
 
 pytestmark = pytest.mark.threads
 
@@ -13,8 +14,8 @@ def example(plant, office, build, tmp_path, process):
     return Example("republish", build, tmp_path, process, changes)
 
 
-def test_from_one_broker_to_another(mosquitto, client, build, tmp_path, process):
-    plant, office = mosquitto(), mosquitto()
+def test_from_one_broker_to_another(free_port, mosquitto, client, build, tmp_path, process):
+    plant, office = Included(free_port()), mosquitto()
     router = example(plant, office, build, tmp_path, process)
     assert router.command("check").wait() == 0
     router.start()
@@ -36,8 +37,8 @@ def test_from_one_broker_to_another(mosquitto, client, build, tmp_path, process)
     assert reader.get().payload == b"\x00\xff"
 
 
-def test_a_broker_that_is_away_gets_everything_in_order(mosquitto, client, build, tmp_path, process):
-    plant = mosquitto()
+def test_a_broker_that_is_away_gets_everything_in_order(free_port, mosquitto, client, build, tmp_path, process):
+    plant = Included(free_port())
     office = mosquitto("persistence true", f"persistence_location {tmp_path}/", "max_queued_messages 0")
     reader = client(office.port, "reader", v5=False, clean=False).subscribe("plant/#")
     router = example(plant, office, build, tmp_path, process).start()
@@ -52,8 +53,8 @@ def test_a_broker_that_is_away_gets_everything_in_order(mosquitto, client, build
     assert [reader.get().payload for _ in range(1, 200)] == [b"%d" % i for i in range(1, 200)]
 
 
-def test_an_expiry_goes_on_running(mosquitto, client, build, tmp_path, process):
-    plant, office = mosquitto(), mosquitto()
+def test_an_expiry_goes_on_running(free_port, mosquitto, client, build, tmp_path, process):
+    plant, office = Included(free_port()), mosquitto()
     router = example(plant, office, build, tmp_path, process).start()
     sensor, reader = client(plant.port), client(office.port).subscribe("plant/#")
     sensor.publish("sensors/a/b", "fresh", properties=publish_properties(MessageExpiryInterval=1000))
@@ -64,8 +65,7 @@ def test_an_expiry_goes_on_running(mosquitto, client, build, tmp_path, process):
 
 
 LOOP = """
-links = ( {{ name = "local"; host = "127.0.0.1"; port = {port}; protocol = "{protocol}"; loop_limit = 5; }} );
-services = {{ again = {{ plugin = "republish"; link = "local"; targets = {{ to = {{ topic = "{{other}}"; }}; }}; }}; }};
+services = {{ again = {{ plugin = "republish"; link = "{link}"; targets = {{ to = {{ topic = "{{other}}"; }}; }}; }}; }};
 routes = (
     {{ name = "there"; topic = "a"; set = {{ other = "'b'"; }}; targets = "again:to"; }},
     {{ name = "back"; topic = "b"; set = {{ other = "'a'"; }}; targets = "again:to"; }}
@@ -73,11 +73,12 @@ routes = (
 """
 
 
-@pytest.mark.parametrize("protocol", ["5", "3.1.1"])
-def test_a_loop_is_stopped_counted_and_said(protocol, mosquitto, client, build, tmp_path, process):
-    broker = mosquitto()
+@pytest.mark.parametrize("protocol", ["5", "3.1.1", "embedded"])
+def test_a_loop_is_stopped_counted_and_said(protocol, free_port, mosquitto, client, build, tmp_path, process):
+    embedded = protocol == "embedded"
+    broker = Included(free_port(), {"workers": 2}) if embedded else mosquitto()
     config = tmp_path / "tocsin.conf"
-    config.write_text(LOOP.format(port=broker.port, protocol=protocol))
+    config.write_text(links(broker, protocol=f'"{protocol}"', loop_limit=5) + LOOP.format(link="broker" if embedded else "local"))
     router = process([build / "tocsin", "run", "-c", config])
     router.wait_line("subscribed")
     observer, starter = client(broker.port).subscribe("#"), client(broker.port)
@@ -89,7 +90,7 @@ def test_a_loop_is_stopped_counted_and_said(protocol, mosquitto, client, build, 
         topics.append(observer.get().topic)
     rounds = [t for t in topics if t in ("a", "b")]
     assert rounds == ["a", "b"] * (len(rounds) // 2)
-    if protocol == "5":
+    if protocol != "3.1.1":
         assert len(rounds) == 6  # as it was published, and hops 1 to 5, the last of which is dropped
     else:
         assert len(rounds) <= 20

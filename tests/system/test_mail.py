@@ -1035,21 +1035,21 @@ def test_exim_refuses_defers_and_denies(exim, mail, certificates):
 
 
 @pytest.fixture
-def example(tmp_path, process, mosquitto, client, build):
+def example(tmp_path, process, free_port, client, build):
     """example(smtp port) runs the router with the example's own file, other ports in it; gives a client of
     the broker, and the router."""
 
     def start(port):
-        broker = mosquitto()
+        own = free_port()
         text = (ROOT / "examples/mail/tocsin.conf").read_text()
-        for old, new in (("port = 1883;", f"port = {broker.port};"), ("port = 25;", f"port = {port};")):
+        for old, new in (("port = 1883;", f"port = {own};"), ("port = 25;", f"port = {port};")):
             assert text.count(old) == 1
             text = text.replace(old, new)
         config = tmp_path / "tocsin.conf"
         config.write_text(text)
         router = process([build / "tocsin", "run", "-c", config])
         router.wait_line("subscribed")
-        return client(broker.port), router
+        return client(own), router
 
     return start
 
