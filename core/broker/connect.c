@@ -53,8 +53,16 @@ static void answer(struct client *c, bool present, enum mqtt_reason reason,
     uint8_t packet[2048];
     size_t len = mqtt_write_connack(packet, sizeof(packet), (enum mqtt_level)c->level, present,
                                     reason, properties);
+    if (c->max_packet && len > c->max_packet && reason != MQTT_SUCCESS) /* [MQTT-3.2.2-19] */
+        len = mqtt_write_connack(packet, sizeof(packet), (enum mqtt_level)c->level, present, reason,
+                                 (struct mqtt_slice){ NULL, 0 });
     if (len == 0 || len > sizeof(packet)) /* nothing that this version can be told */
         return;
+    if (c->max_packet && len > c->max_packet) { /* [MQTT-3.1.2-24] */
+        c->graceful = true;                     /* there was no connection, so there is no will */
+        client_end(c, MQTT_SUCCESS, "its Maximum Packet Size is too small for CONNACK");
+        return;
+    }
     if (output_add(&c->output, &c->worker->pool, packet, len) < 0) {
         client_end(c, MQTT_SERVER_BUSY, "out of memory");
         return;
@@ -207,7 +215,6 @@ static void adopt_terms(struct client *c, const struct mqtt_connect *in)
     if (window > (uint64_t)s->max_inflight_messages)
         window = (uint32_t)s->max_inflight_messages;
     c->session->window = (uint16_t)window;
-    c->max_packet = mqtt_properties_number(p, MQTT_PROPERTY_MAXIMUM_PACKET_SIZE, 0);
     uint32_t aliases = mqtt_properties_number(p, MQTT_PROPERTY_TOPIC_ALIAS_MAXIMUM, 0);
     c->alias_maximum = (uint16_t)(aliases > (uint64_t)c->listener->max_topic_alias
                                       ? (uint64_t)c->listener->max_topic_alias
@@ -262,6 +269,8 @@ void on_connect(struct client *c, const uint8_t *body, size_t len)
     if (reason == MQTT_SUCCESS) {
         c->problems =
             mqtt_properties_number(&in.properties, MQTT_PROPERTY_REQUEST_PROBLEM_INFORMATION, 1);
+        c->max_packet =
+            mqtt_properties_number(&in.properties, MQTT_PROPERTY_MAXIMUM_PACKET_SIZE, 0);
         reason = judge(c, &in, &why);
     }
     if (reason != MQTT_SUCCESS) {
@@ -303,5 +312,6 @@ void on_connect(struct client *c, const uint8_t *body, size_t len)
         accept_5(c, &in, present);
     else
         answer(c, present, MQTT_SUCCESS, (struct mqtt_slice){ NULL, 0 });
-    deliver_waiting(c);
+    if (!c->ending)
+        deliver_waiting(c);
 }

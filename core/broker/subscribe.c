@@ -254,6 +254,18 @@ static enum mqtt_reason subscribe(struct client *c, const struct mqtt_subscripti
     return change < 0 ? MQTT_QUOTA_EXCEEDED : (enum mqtt_reason)qos;
 }
 
+/* Whether the client takes an answer to that many filters [MQTT-3.1.2-24]; else the connection ends, before
+ * anything is done of which it would not hear. */
+static bool can_be_answered(struct client *c, size_t count)
+{
+    const struct mqtt_slice none = { NULL, 0 };
+    if (!c->max_packet ||
+        mqtt_write_suback(NULL, 0, c->level, 1, NULL, count, none) <= c->max_packet)
+        return true;
+    client_refuse(c, MQTT_PACKET_TOO_LARGE, "the answer would be, for its Maximum Packet Size");
+    return false;
+}
+
 /* Answers with a reason for each filter. */
 static void answer(struct client *c, enum mqtt_type type, uint16_t packet_id,
                    const uint8_t *reasons, size_t count)
@@ -292,6 +304,8 @@ void on_subscribe(struct client *c, const uint8_t *body, size_t len)
         client_refuse(c, reason, NULL);
         return;
     }
+    if (!can_be_answered(c, in.count))
+        return;
     uint8_t *reasons = malloc(in.count);
     if (!reasons) {
         client_end(c, MQTT_SERVER_BUSY, "out of memory");
@@ -355,6 +369,8 @@ void on_unsubscribe(struct client *c, const uint8_t *body, size_t len)
         client_refuse(c, reason, NULL);
         return;
     }
+    if (!can_be_answered(c, in.count))
+        return;
     uint8_t *reasons = malloc(in.count);
     if (!reasons) {
         client_end(c, MQTT_SERVER_BUSY, "out of memory");
