@@ -18,8 +18,8 @@
 #define HELP_OPTION  65536 /* ... and for --help */
 
 const struct cli_command *const cli_commands[] = {
-    &cli_run, &cli_check,   &cli_explain, &cli_send,    &cli_pub,
-    &cli_sub, &cli_plugins, &cli_help,    &cli_version, NULL,
+    &cli_run,   &cli_check,   &cli_explain, &cli_send,    &cli_pub, &cli_sub,
+    &cli_queue, &cli_plugins, &cli_help,    &cli_version, NULL,
 };
 
 const struct cli_command *cli_command_named(const char *name)
@@ -157,8 +157,8 @@ void cli_add_overview(struct buf *out)
 static void build_tables(const struct cli_command *command, struct option *longs, char *shorts)
 {
     size_t n = 0;
-    *shorts++ =
-        '+'; /* what begins with '-' after the first argument is an argument: a payload of -5 */
+    if (!command->mixed)
+        *shorts++ = '+';
     *shorts++ = ':';
     for (; command->options[n].name; n++) {
         const struct cli_option *o = &command->options[n];

@@ -57,6 +57,9 @@ struct cli_command {
     const struct cli_option *options; /* ends with an entry without a name */
     const char *details;              /* more for the reader, written as a topic below; or NULL */
     size_t least, most;               /* how many arguments */
+    /* Options may stand among the arguments. Else what begins with '-' after the first argument is one too: a
+     * payload of -5. */
+    bool mixed;
     /* How many of the words that follow belong to an option beside its value; NULL: to none does any.
      * `following` ends with NULL. */
     size_t (*words)(const struct cli_given *given, char *const *following);
@@ -68,7 +71,7 @@ extern const struct cli_command *const cli_commands[];
 const struct cli_command *cli_command_named(const char *name);
 
 extern const struct cli_command cli_run, cli_check, cli_plugins, cli_explain, cli_send, cli_help,
-    cli_version, cli_pub, cli_sub;
+    cli_version, cli_pub, cli_sub, cli_queue;
 
 /* Runs the command that argv names. Returns the exit status. */
 int cli_main(int argc, char **argv);

@@ -9,6 +9,7 @@
 #include "delivery/services.h"
 #include "link/links.h"
 #include "router/routes.h"
+#include "store/place.h"
 
 #include <string.h>
 
@@ -24,6 +25,8 @@ const struct cli_section cli_sections[] = {
     { "link", "links = ( { ... }, ... );", "another broker to receive from and publish to",
       link_options },
     { "tls", "links = ( { tls = { ... }; } );", "encryption of a link", link_tls_options },
+    { "store", "store = { ... };", "where what must survive is kept; without it, nowhere",
+      store_options },
     { "router", "router = { ... };", "what all routes share", router_options },
     { "route", "routes = ( { ... }, ... );", "which messages become which notifications",
       route_options },
@@ -90,6 +93,10 @@ void sample_add(struct buf *out)
     buf_add_str(out, "\n        // Encryption:\n        // tls = {\n");
     add_section(out, "tls", 12);
     buf_add_str(out, "        // };\n    // }\n// );\n\n"
+                     "// Keeps on disk what was acknowledged and is not delivered yet.\n"
+                     "store = {\n");
+    add_section(out, "store", 4);
+    buf_add_str(out, "};\n\n"
                      "// The ways to deliver: each names a plugin, and its targets. `tocsin "
                      "plugins` lists them,\n"
                      "// `tocsin plugins NAME` their options.\n"

@@ -178,6 +178,16 @@ static int open_store(struct daemon *daemon)
     return rc;
 }
 
+/* The store's thread. */
+static void on_store_changed(void *context)
+{
+    struct daemon *daemon = context;
+    pthread_mutex_lock(&daemon->services_lock);
+    if (daemon->services)
+        services_revive(daemon->services);
+    pthread_mutex_unlock(&daemon->services_lock);
+}
+
 static size_t close_store(struct daemon *daemon)
 {
     size_t left = store_close(daemon->store, STORE_CLOSE_MS);
@@ -223,6 +233,8 @@ static int start(struct daemon *daemon)
         rc = services_start(daemon->services);
     if (rc == 0)
         rc = start_shards(daemon);
+    if (rc == 0 && daemon->store)
+        store_watch(daemon->store, on_store_changed, daemon);
     if (rc == 0 && daemon->broker)
         rc = broker_start(daemon->broker);
     if (rc == 0)
@@ -341,8 +353,9 @@ static void log_counters(const struct daemon *daemon)
         struct store_stats st;
         store_stats(daemon->store, &st);
         log_info("store changes=%" PRIu64 " commits=%" PRIu64 " failures=%" PRIu64
-                 " waiting=%" PRIu64 " in_trouble=%d bytes=%" PRId64,
-                 st.tasks, st.commits, st.failures, st.waiting, st.in_trouble, st.bytes);
+                 " waiting=%" PRIu64 " in_trouble=%d bytes=%" PRId64 " dead_letters=%" PRIu64,
+                 st.tasks, st.commits, st.failures, st.waiting, st.in_trouble, st.bytes,
+                 keeper_dead(daemon->keeper));
     }
     if (daemon->broker)
         log_broker_counters(daemon->broker);
@@ -423,7 +436,11 @@ static size_t stop(struct daemon *daemon)
         log_warning("%zu messages were not routed any more: those of QoS 1 come again", unrouted);
 
     int64_t left_ms = stop_by_ms - clock_mono_ms();
-    size_t undone = services_free(daemon->services, left_ms > 0 ? left_ms : 0);
+    pthread_mutex_lock(&daemon->services_lock);
+    struct services *services = daemon->services;
+    daemon->services = NULL; /* for the store's thread */
+    pthread_mutex_unlock(&daemon->services_lock);
+    size_t undone = services_free(services, left_ms > 0 ? left_ms : 0);
     daemon->setup.services = NULL;
     undone += close_store(daemon);
     bool done = end_links(daemon);

@@ -16,6 +16,7 @@
 struct keeper {
     struct store *store;
     atomic_uint_fast64_t next_number;
+    atomic_uint_fast64_t dead;
     uint64_t seed; /* for the spread of what is due at once */
 };
 
@@ -30,8 +31,9 @@ struct kept {
     struct keeper *keeper;
     struct delivery *delivery;
     _Atomic(enum kept_state) state;
-    bool holds;    /* the message, until it is written or done */
-    bool inserted; /* the writer's */
+    bool holds;     /* the message, until it is written or done */
+    bool inserted;  /* the writer's */
+    bool was_tried; /* there are attempts on disk; set before the end */
     uint64_t number;
     int64_t created_ms;
     size_t rendered_count;
@@ -69,8 +71,11 @@ static int insert(struct store_task *task, struct store *store)
     struct buf *record = store_scratch(store);
     if (record_write(kept->delivery, kept->rendered_count, record) < 0)
         return SQLITE_NOMEM;
-    sqlite3_stmt *s = store_statement(store, "INSERT OR REPLACE INTO delivery VALUES "
-                                             "(?1, ?2, ?3, 0, ?4, 0, 0, ?5)");
+    sqlite3_stmt *s =
+        store_statement(store, "INSERT OR REPLACE INTO delivery "
+                               "(number, service, target, state, created_ms, attempts, "
+                               "due_ms, record) "
+                               "VALUES (?1, ?2, ?3, 0, ?4, 0, 0, ?5)");
     if (!s)
         return SQLITE_ERROR;
     sqlite3_bind_int64(s, 1, (sqlite3_int64)kept->number);
@@ -86,11 +91,19 @@ static int insert(struct store_task *task, struct store *store)
 static int take_away(struct store_task *task, struct store *store)
 {
     struct kept *kept = CONTAINER_OF(task, struct kept, task);
+    int rc = SQLITE_OK;
+    if (kept->was_tried) {
+        sqlite3_stmt *attempts = store_statement(store, "DELETE FROM attempt WHERE delivery = ?1");
+        if (!attempts)
+            return SQLITE_ERROR;
+        sqlite3_bind_int64(attempts, 1, (sqlite3_int64)kept->number);
+        rc = store_step(attempts);
+    }
     sqlite3_stmt *s = store_statement(store, "DELETE FROM delivery WHERE number = ?1");
     if (!s)
         return SQLITE_ERROR;
     sqlite3_bind_int64(s, 1, (sqlite3_int64)kept->number);
-    return store_step(s);
+    return rc == SQLITE_OK ? store_step(s) : rc;
 }
 
 static void taken_away(struct store_task *task, struct store *store)
@@ -188,12 +201,47 @@ void keep_end(struct keeper *keeper, struct delivery *d)
     }
 }
 
+/* Another attempt was in vain. */
 struct retried {
     struct store_task task;
+    struct keeper *keeper;
     uint64_t number;
     unsigned attempts;
-    int64_t due_ms;
+    int64_t at_ms, due_ms;
+    char reason[];
 };
+
+static struct retried *retried_new(struct keeper *keeper, const struct delivery *d,
+                                   unsigned attempts, const char *reason)
+{
+    struct kept *kept = d->kept;
+    size_t len = strlen(reason) + 1;
+    struct retried *retried = kept ? malloc(sizeof(*retried) + len) : NULL;
+    if (!retried)
+        return NULL;
+    kept->was_tried = true;
+    *retried = (struct retried){
+        .keeper = keeper,
+        .number = kept->number,
+        .attempts = attempts,
+        .at_ms = clock_wall_ms(),
+    };
+    memcpy(retried->reason, reason, len);
+    return retried;
+}
+
+static int insert_attempt(const struct retried *retried, struct store *store)
+{
+    sqlite3_stmt *s =
+        store_statement(store, "INSERT OR REPLACE INTO attempt VALUES (?1, ?2, ?3, ?4)");
+    if (!s)
+        return SQLITE_ERROR;
+    sqlite3_bind_int64(s, 1, (sqlite3_int64)retried->number);
+    sqlite3_bind_int64(s, 2, retried->attempts);
+    sqlite3_bind_int64(s, 3, retried->at_ms);
+    sqlite3_bind_text(s, 4, retried->reason, -1, SQLITE_STATIC);
+    return store_step(s);
+}
 
 static int update(struct store_task *task, struct store *store)
 {
@@ -205,7 +253,8 @@ static int update(struct store_task *task, struct store *store)
     sqlite3_bind_int64(s, 1, (sqlite3_int64)retried->number);
     sqlite3_bind_int64(s, 2, retried->attempts);
     sqlite3_bind_int64(s, 3, retried->due_ms);
-    return store_step(s);
+    int rc = store_step(s);
+    return rc == SQLITE_OK ? insert_attempt(retried, store) : rc;
 }
 
 static void updated(struct store_task *task, struct store *store)
@@ -214,20 +263,119 @@ static void updated(struct store_task *task, struct store *store)
     free(CONTAINER_OF(task, struct retried, task));
 }
 
-void keep_retry(struct keeper *keeper, struct delivery *d, unsigned attempts, int64_t due_ms)
+void keep_retry(struct keeper *keeper, struct delivery *d, unsigned attempts, int64_t due_ms,
+                const char *reason)
 {
     keep_put(keeper, d, false); /* if it was not yet */
-    const struct kept *kept = d->kept;
-    struct retried *retried = kept ? malloc(sizeof(*retried)) : NULL;
+    struct retried *retried = retried_new(keeper, d, attempts, reason);
     if (!retried)
         return; /* then a restart tries it again too soon, which does no harm */
-    *retried = (struct retried){
-        .task = { .apply = update, .done = updated },
-        .number = kept->number,
-        .attempts = attempts,
-        .due_ms = due_ms,
-    };
+    retried->task = (struct store_task){ .apply = update, .done = updated };
+    retried->due_ms = due_ms;
     store_post(keeper->store, &retried->task);
+}
+
+/* ---- Dead letters ---- */
+
+static int count_dead(sqlite3_stmt *s, uint64_t *out)
+{
+    int rc = s ? sqlite3_step(s) : SQLITE_ERROR;
+    if (rc == SQLITE_ROW)
+        *out = (uint64_t)sqlite3_column_int64(s, 0);
+    if (s)
+        sqlite3_reset(s);
+    return rc == SQLITE_ROW ? SQLITE_OK : SQLITE_ERROR;
+}
+
+static const char count_sql[] = "SELECT count(*) FROM delivery WHERE state = 1";
+
+/* Drops the oldest above the bound, a tenth of it at a time. */
+static int prune(struct keeper *keeper, struct store *store)
+{
+    uint64_t dead = atomic_load(&keeper->dead);
+    if (dead <= KEEP_DEAD_MOST + KEEP_DEAD_MOST / 10)
+        return SQLITE_OK;
+    uint64_t too_many = dead - KEEP_DEAD_MOST;
+    sqlite3_stmt *s =
+        store_statement(store, "DELETE FROM attempt WHERE delivery IN (SELECT number FROM delivery "
+                               "WHERE state = 1 ORDER BY number LIMIT ?1)");
+    if (!s)
+        return SQLITE_ERROR;
+    sqlite3_bind_int64(s, 1, (sqlite3_int64)too_many);
+    int rc = store_step(s);
+    s = store_statement(store, "DELETE FROM delivery WHERE number IN (SELECT number FROM delivery "
+                               "WHERE state = 1 ORDER BY number LIMIT ?1)");
+    if (rc != SQLITE_OK || !s)
+        return SQLITE_ERROR;
+    sqlite3_bind_int64(s, 1, (sqlite3_int64)too_many);
+    rc = store_step(s);
+    if (rc == SQLITE_OK)
+        log_warning("store: the oldest %" PRIu64 " dead letters are dropped, there are too many",
+                    too_many);
+    return rc;
+}
+
+static int bury(struct store_task *task, struct store *store)
+{
+    const struct retried *retried = CONTAINER_OF(task, struct retried, task);
+    sqlite3_stmt *s = store_statement(store, "UPDATE delivery SET state = 1, attempts = ?2, "
+                                             "ended_ms = ?3, reason = ?4 WHERE number = ?1");
+    if (!s)
+        return SQLITE_ERROR;
+    sqlite3_bind_int64(s, 1, (sqlite3_int64)retried->number);
+    sqlite3_bind_int64(s, 2, retried->attempts);
+    sqlite3_bind_int64(s, 3, retried->at_ms);
+    sqlite3_bind_text(s, 4, retried->reason, -1, SQLITE_STATIC);
+    int rc = store_step(s);
+    if (rc == SQLITE_OK)
+        rc = insert_attempt(retried, store);
+    if (rc == SQLITE_OK)
+        rc = prune(retried->keeper, store);
+    return rc;
+}
+
+static void buried(struct store_task *task, struct store *store)
+{
+    struct retried *retried = CONTAINER_OF(task, struct retried, task);
+    uint64_t dead = 0;
+    /* Others may have dropped some, so they are counted; seldom, as there may be many. */
+    if (atomic_fetch_add(&retried->keeper->dead, 1) % 100 == 0 &&
+        count_dead(store_statement(store, count_sql), &dead) == SQLITE_OK)
+        atomic_store(&retried->keeper->dead, dead);
+    free(retried);
+}
+
+void keep_bury(struct keeper *keeper, struct delivery *d, unsigned attempts, const char *reason)
+{
+    keep_put(keeper, d, false);
+    struct retried *retried = retried_new(keeper, d, attempts, reason);
+    if (!retried) {
+        log_error("no memory for a dead letter, id=%s is lost", d->id);
+        keep_end(keeper, d);
+        return;
+    }
+    retried->task = (struct store_task){ .apply = bury, .done = buried };
+    store_post(keeper->store, &retried->task);
+}
+
+uint64_t keeper_dead(const struct keeper *keeper)
+{
+    return atomic_load(&keeper->dead);
+}
+
+int keep_revive_all(struct keeper *keeper)
+{
+    sqlite3 *db = store_connection(keeper->store);
+    sqlite3_stmt *s = NULL;
+    uint64_t dead = 0;
+    if (sqlite3_exec(db, "UPDATE delivery SET state = 0, attempts = 0, due_ms = 0 WHERE state = 2",
+                     NULL, NULL, NULL) != SQLITE_OK ||
+        sqlite3_prepare_v2(db, count_sql, -1, &s, NULL) != SQLITE_OK)
+        return -EIO;
+    int rc = count_dead(s, &dead);
+    sqlite3_finalize(s);
+    atomic_store(&keeper->dead, dead);
+    return rc == SQLITE_OK ? 0 : -EIO;
 }
 
 uint64_t keep_number(const struct delivery *d)
@@ -294,6 +442,7 @@ static int make(struct keep_load *load, sqlite3_stmt *row, uint64_t number, stru
     }
     atomic_init(&kept->state, KEPT_WRITTEN);
     kept->inserted = true;
+    kept->was_tried = load->revived || sqlite3_column_int64(row, COLUMN_ATTEMPTS) > 0;
     set_times(load->keeper, *out, row);
     return 0;
 }
@@ -341,16 +490,41 @@ static void drop_list(struct delivery *first)
     }
 }
 
+static const char revived_sql[] =
+    "SELECT number, created_ms, 0, 0, record FROM delivery "
+    "WHERE service = ?1 AND target = ?2 AND state = 2 AND number > ?3 AND number <= ?4 "
+    "ORDER BY number LIMIT ?5";
+
+/* Those that have been loaded wait like others from now on. */
+static int mark_revived(const struct keep_load *load, struct store *store)
+{
+    sqlite3_stmt *s =
+        store_statement(store, "UPDATE delivery SET state = 0, attempts = 0, due_ms = 0 "
+                               "WHERE service = ?1 AND target = ?2 AND state = 2 AND number <= ?3");
+    if (!s)
+        return SQLITE_ERROR;
+    sqlite3_bind_text(s, 1, load->range.service, -1, SQLITE_STATIC);
+    sqlite3_bind_text(s, 2, load->range.target, -1, SQLITE_STATIC);
+    sqlite3_bind_int64(s, 3, (sqlite3_int64)load->last);
+    return store_step(s);
+}
+
 static int apply_load(struct store_task *task, struct store *store)
 {
     struct keep_load *load = CONTAINER_OF(task, struct keep_load, task);
     drop_list(load->first); /* of a try that was rolled back */
     load->first = NULL;
-    sqlite3_stmt *row = store_statement(store, load_sql);
+    sqlite3_stmt *row = store_statement(store, load->revived ? revived_sql : load_sql);
     if (!row)
         return SQLITE_ERROR;
     int rc = load_rows(load, row);
     sqlite3_reset(row);
+    if (rc == SQLITE_OK && load->revived && load->rows > 0)
+        rc = mark_revived(load, store);
+    uint64_t dead = 0;
+    if (rc == SQLITE_OK && load->revived &&
+        (rc = count_dead(store_statement(store, count_sql), &dead)) == SQLITE_OK)
+        atomic_store(&load->keeper->dead, dead);
     return rc;
 }
 
@@ -384,7 +558,8 @@ int keep_count(struct keeper *keeper, const char *service, const char *target, u
     sqlite3_stmt *row = NULL;
     const char *sql = service ? "SELECT count(*), ifnull(max(number), 0) FROM delivery "
                                 "WHERE service = ?1 AND target = ?2 AND state = 0"
-                              : "SELECT count(*), ifnull(max(number), 0) FROM delivery";
+                              : "SELECT count(*) FILTER (WHERE state = 0), ifnull(max(number), 0) "
+                                "FROM delivery";
     int rc = sqlite3_prepare_v2(store_connection(keeper->store), sql, -1, &row, NULL);
     if (rc == SQLITE_OK && service) {
         sqlite3_bind_text(row, 1, service, -1, SQLITE_STATIC);

@@ -27,11 +27,17 @@ void keeper_free(struct keeper *keeper); /* after the store has been closed; NUL
  * memory for that, a message that should be held is refused (message.h). */
 void keep_put(struct keeper *keeper, struct delivery *delivery, bool hold);
 
-/* It has been tried in vain so often, and is due again at `due_ms` (wall clock). */
-void keep_retry(struct keeper *keeper, struct delivery *delivery, unsigned attempts,
-                int64_t due_ms);
+/* It has been tried in vain so often, the last time for this reason, and is due again at `due_ms` (wall clock). */
+void keep_retry(struct keeper *keeper, struct delivery *delivery, unsigned attempts, int64_t due_ms,
+                const char *reason);
 
-/* It is done: sent, rejected, given up. */
+/* It was rejected or given up after so many attempts: it becomes a dead letter, which a person can look at, have
+ * tried again, or drop (`tocsin queue`). Of all dead letters the newest KEEP_DEAD_MOST are kept. */
+#define KEEP_DEAD_MOST 10000
+void keep_bury(struct keeper *keeper, struct delivery *delivery, unsigned attempts,
+               const char *reason);
+
+/* It is done: sent, or forgotten. */
 void keep_end(struct keeper *keeper, struct delivery *delivery);
 
 /* Its place in the order of all that was ever put on disk; 0: it was not. */
@@ -44,6 +50,13 @@ struct keep_range {
     const char *service, *target;
     uint64_t after, last;
 };
+
+/* Dead letters that are to be tried again wait like others from now on. Before anything is put. Returns 0 or a
+ * negative errno value. */
+int keep_revive_all(struct keeper *keeper);
+
+/* How many dead letters there are, as of a moment ago. Any thread. */
+uint64_t keeper_dead(const struct keeper *keeper);
 
 /* How many there are on disk for a target, and the number of the last. For no target (both NULL): for all. Before
  * anything is put. Returns 0 or a negative errno value. */
@@ -62,6 +75,7 @@ struct keep_load {
     struct store_task task; /* private */
     struct keeper *keeper;
     struct keep_range range;
+    bool revived; /* in place of those that wait, those that a person wants tried again */
     size_t most;
     struct target *for_target;
     const char *const *links;

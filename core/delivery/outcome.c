@@ -126,14 +126,26 @@ static void give_places(struct service *s)
 
 /* Those that are to be tried again are on disk from now on, with their time. With the lock: they are in the queue
  * again. */
-static void keep_retries(const struct service *s, struct delivery *const *batch, size_t n,
+static void keep_retries(const struct service *s, struct delivery *const *batch,
+                         const struct tocsin_delivery *results, size_t n,
                          const enum queue_fate *fates, int64_t now_ms)
 {
     struct keeper *keeper = s->host->keeper;
     int64_t wall_ms = keeper ? clock_wall_ms() : 0;
     for (size_t i = 0; i < n && keeper; i++)
         if (fates[i] == QUEUE_RETRYING)
-            keep_retry(keeper, batch[i], batch[i]->attempts, wall_ms + batch[i]->due_ms - now_ms);
+            keep_retry(keeper, batch[i], batch[i]->attempts, wall_ms + batch[i]->due_ms - now_ms,
+                       results[i].reason);
+}
+
+static void keep_done(struct keeper *keeper, struct delivery *d,
+                      const struct tocsin_delivery *result, enum queue_fate fate)
+{
+    if (fate == QUEUE_REJECTED || fate == QUEUE_GIVEN_UP)
+        keep_bury(keeper, d, result->attempt,
+                  result->reason[0] ? result->reason : "no reason given");
+    else
+        keep_end(keeper, d);
 }
 
 void service_settle(struct service *service, struct delivery *const *batch,
@@ -157,14 +169,14 @@ void service_settle(struct service *service, struct delivery *const *batch,
         if (has_drained(t))
             drained = t;
     }
-    keep_retries(service, batch, n, room->fates, now_ms);
+    keep_retries(service, batch, results, n, room->fates, now_ms);
     give_places(service);
     pthread_mutex_unlock(&service->lock);
 
     for (size_t i = 0; i < n; i++) {
         enum queue_fate fate = room->fates[i];
         if (fate < QUEUE_RETRYING && service->host->keeper)
-            keep_end(service->host->keeper, batch[i]);
+            keep_done(service->host->keeper, batch[i], &results[i], fate);
         write_note(room->notes[i], service->name, batch[i], &results[i], fate);
         if (fate < QUEUE_RETRYING)
             delivery_free(batch[i]);

@@ -3,6 +3,8 @@
 #include "delivery/record.h"
 
 #include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -166,6 +168,62 @@ static uint64_t number(struct slice s)
     for (size_t i = 0; i < s.len && i < 8; i++)
         value |= (uint64_t)s.data[i] << 8 * i;
     return value;
+}
+
+static const struct {
+    const char *name;
+    bool is_number;
+} tags[] = {
+    [TAG_ID] = { "id", false },
+    [TAG_TOPIC] = { "topic", false },
+    [TAG_PAYLOAD] = { "payload", false },
+    [TAG_LINK] = { "link", false },
+    [TAG_ROUTE] = { "route", false },
+    [TAG_TITLE] = { "title", false },
+    [TAG_TEXT] = { "text", false },
+    [TAG_HTML] = { "html", false },
+    [TAG_PRIORITY] = { "priority", true },
+    [TAG_SEVERITY] = { "severity", true },
+    [TAG_QOS] = { "qos", true },
+    [TAG_RETAIN] = { "retain", true },
+    [TAG_HOPS] = { "hops", true },
+    [TAG_RECEIVED] = { "received_ms", true },
+    [TAG_RENDERED] = { "rendered", false },
+    [TAG_FIELD_NAME] = { "field", false },
+    [TAG_FIELD_TEXT] = { "value", false },
+    [TAG_CONTENT_TYPE] = { "content_type", false },
+    [TAG_RESPONSE_TOPIC] = { "response_topic", false },
+    [TAG_CORRELATION] = { "correlation_data", false },
+    [TAG_USER_NAME] = { "user_property", false },
+    [TAG_USER_VALUE] = { "user_value", false },
+    [TAG_EXPIRES] = { "expires_ms", true },
+    [TAG_PAYLOAD_UTF8] = { "payload_format_indicator", true },
+};
+
+bool record_next(const void *data, size_t len, size_t *at, struct record_field *out)
+{
+    const uint8_t *bytes = data;
+    if (len < 1 || bytes[0] != VERSION)
+        return false;
+    if (*at == 0)
+        *at = 1;
+    struct reader r = { bytes + *at, bytes + len, .failed = false };
+    uint8_t tag;
+    struct slice s;
+    while (next(&r, &tag, &s)) {
+        *at = (size_t)(r.at - bytes);
+        if (tag >= sizeof(tags) / sizeof(tags[0]) || !tags[tag].name)
+            continue;
+        *out = (struct record_field){ tags[tag].name, (const char *)s.data, s.len,
+                                      tags[tag].is_number, "" };
+        if (out->is_number) {
+            out->len =
+                (size_t)snprintf(out->number, sizeof(out->number), "%" PRId64, (int64_t)number(s));
+            out->data = out->number;
+        }
+        return true;
+    }
+    return false;
 }
 
 /* What is being put together. Texts are copies with a NUL, all of them in one block. */

@@ -17,6 +17,17 @@
 /* Appends it. Returns 0 or what buf_add() returns. */
 int record_write(const struct delivery *delivery, size_t rendered_count, struct buf *out);
 
+/* Goes through the fields of a record, for people: begin with `*at` 0. `name` is a word such as "topic"; numbers are
+ * given as text in `number`. Returns false at the end, and for what is no record. */
+struct record_field {
+    const char *name;
+    const char *data;
+    size_t len;
+    bool is_number;
+    char number[24];
+};
+bool record_next(const void *data, size_t len, size_t *at, struct record_field *out);
+
 /* Makes a delivery of it, for `target`; `link` gives the name that lives as long as the program. Returns 0, -EBADMSG for
  * what is no record, or -ENOMEM. */
 int record_read(const void *data, size_t len, struct target *target,

@@ -195,6 +195,9 @@ void spill_load(struct service_target *target);
  * value, and adds what was found to `*found`. */
 int spill_restore(struct service_target *target, uint64_t *found);
 
+/* Takes in dead letters that a person wants tried again, if there are any. */
+void spill_revive(struct service_target *target);
+
 /* Hands what is on disk only on to another target of the same name. Without a lock. */
 void spill_hand_on(struct service_target *from, struct service_target *to);
 

@@ -285,7 +285,9 @@ int services_restore(struct services *services)
 {
     struct keeper *keeper = services->count > 0 ? services->items[0]->host->keeper : NULL;
     uint64_t all = 0, last = 0, found = 0;
-    int rc = keeper ? keep_count(keeper, NULL, NULL, &all, &last) : 0;
+    int rc = keeper ? keep_revive_all(keeper) : 0;
+    if (keeper && rc == 0)
+        rc = keep_count(keeper, NULL, NULL, &all, &last);
     for (size_t i = 0; keeper && i < services->count; i++)
         for (size_t j = 0; rc == 0 && j < services->items[i]->target_count; j++)
             rc = spill_restore(services->items[i]->targets[j], &found);
@@ -298,6 +300,13 @@ int services_restore(struct services *services)
                     "stay there",
                     all - found);
     return 0;
+}
+
+void services_revive(struct services *services)
+{
+    for (size_t i = 0; i < services->count; i++)
+        for (size_t j = 0; j < services->items[i]->target_count; j++)
+            spill_revive(services->items[i]->targets[j]);
 }
 
 int services_start(struct services *services)

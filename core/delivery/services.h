@@ -65,6 +65,9 @@ int services_new(struct conf *conf, const struct services_host *host, struct ser
  */
 int services_restore(struct services *services);
 
+/* Another program has changed the store: takes in dead letters that are to be tried again. Any thread. */
+void services_revive(struct services *services);
+
 /* Starts the workers of services that do not run yet. Returns 0 or a negative errno value. */
 int services_start(struct services *services);
 

@@ -45,6 +45,34 @@ struct loading {
     char *names; /* the range's, which outlive the configuration */
 };
 
+static void drop_list(struct delivery *list)
+{
+    while (list) {
+        struct delivery *next = list->next;
+        delivery_free(list);
+        list = next;
+    }
+}
+
+static void loading_free(struct loading *loading)
+{
+    service_unref(loading->target->service);
+    free(loading->names);
+    free(loading);
+}
+
+/* Dead letters that a person wants tried again. */
+static void loaded_revived(struct keep_load *load)
+{
+    struct loading *loading = CONTAINER_OF(load, struct loading, load);
+    struct service *s = loading->target->service;
+    if (load->rows > 0)
+        log_info("%s: to be tried again target=%s: %zu deliveries", s->name,
+                 loading->target->target.name, load->rows);
+    service_submit(s, load->first, clock_mono_ms());
+    loading_free(loading);
+}
+
 /* What was loaded belongs to the target's queue; or to nobody, if it has an heir who loads it itself. */
 static void loaded(struct keep_load *load)
 {
@@ -66,14 +94,8 @@ static void loaded(struct keep_load *load)
     }
     pthread_mutex_unlock(&s->lock);
 
-    while (list) {
-        struct delivery *next = list->next;
-        delivery_free(list);
-        list = next;
-    }
-    free(loading->names);
-    free(loading);
-    service_unref(s);
+    drop_list(list);
+    loading_free(loading);
 }
 
 static struct loading *loading_new(struct service_target *t)
@@ -89,6 +111,7 @@ static struct loading *loading_new(struct service_target *t)
     memcpy(names, t->target.service, service_len);
     memcpy(names + service_len, t->target.name, target_len);
     size_t room = queue_room(t->queue);
+    service_ref(t->service);
     loading->target = t;
     loading->names = names;
     loading->load = (struct keep_load){
@@ -111,7 +134,6 @@ void spill_load(struct service_target *t)
     if (!loading)
         return; /* the next delivery that is done tries again */
     t->loading = true;
-    service_ref(t->service);
     keep_load(&loading->load);
 }
 
@@ -131,9 +153,21 @@ int spill_restore(struct service_target *t, uint64_t *found)
         *found += count;
         service_submit(t->service, loading->load.first, clock_mono_ms());
     }
-    free(loading->names);
-    free(loading);
+    loading_free(loading);
     return rc;
+}
+
+void spill_revive(struct service_target *t)
+{
+    struct loading *loading = loading_new(t);
+    if (!loading)
+        return;
+    loading->load.revived = true;
+    loading->load.range.after = 0;
+    loading->load.range.last = INT64_MAX;
+    loading->load.most = KEEP_DEAD_MOST * 2;
+    loading->load.loaded = loaded_revived;
+    keep_load(&loading->load);
 }
 
 void spill_hand_on(struct service_target *from, struct service_target *to)

@@ -15,8 +15,11 @@
  * Each step leads from one version to the next, and is never changed again once it has been released: add
  * another. PRAGMA user_version says how many have been taken.
  *
- * delivery: what waits to be delivered (state 0), in order of `number`. Times are in ms since 1970. `record` is
- * all that is needed to make it again (delivery/keep.h).
+ * delivery: in order of `number`; times are in ms since 1970. `record` is all that is needed to make it again
+ * (delivery/record.h). States: 0 waits to be delivered; 1 is a dead letter, with the time and the reason; 2 is one
+ * that a person wants tried again, and becomes 0 when the daemon notices.
+ *
+ * attempt: why a delivery was not sent, each time.
  */
 static const char *const steps[] = {
     "CREATE TABLE delivery ("
@@ -30,6 +33,16 @@ static const char *const steps[] = {
     "  record BLOB NOT NULL"
     ");"
     "CREATE INDEX delivery_of_target ON delivery (service, target, state, number);",
+
+    "ALTER TABLE delivery ADD COLUMN ended_ms INTEGER;"
+    "ALTER TABLE delivery ADD COLUMN reason TEXT;"
+    "CREATE TABLE attempt ("
+    "  delivery INTEGER NOT NULL,"
+    "  number INTEGER NOT NULL,"
+    "  at_ms INTEGER NOT NULL,"
+    "  reason TEXT NOT NULL,"
+    "  PRIMARY KEY (delivery, number)"
+    ") WITHOUT ROWID;",
 };
 
 #define VERSION ((int)(sizeof(steps) / sizeof(steps[0])))

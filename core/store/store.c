@@ -59,6 +59,13 @@ struct store {
     int64_t wait_ms;
     struct log_trouble trouble;
 
+    struct store_task watch;
+    void (*wanted_changed)(void *context); /* until the writer watches */
+    void (*changed)(void *context);
+    void *changed_context;
+    int data_version;
+    int64_t looked_ms;
+
     atomic_uint_fast64_t posted, finished, commits, failures;
     atomic_bool in_trouble;
 };
@@ -181,7 +188,7 @@ static void take(struct store *store)
 /* Waits for mail, or until it is time to try again, or to stop. */
 static void rest(struct store *store)
 {
-    int timeout = store->group ? (int)store->wait_ms : -1;
+    int timeout = store->group ? (int)store->wait_ms : store->changed ? STORE_WATCH_MS : -1;
     if (atomic_load(&store->stopping))
         timeout = store->group ? STOPPING_WAIT_MS : 0;
     if (!store->group && !mailbox_sleep(&store->mailbox))
@@ -206,12 +213,60 @@ static void gather(void)
     nanosleep(&span, NULL);
 }
 
+static int data_version(struct store *store)
+{
+    sqlite3_stmt *s = store_statement(store, "PRAGMA data_version");
+    int version = s && sqlite3_step(s) == SQLITE_ROW ? sqlite3_column_int(s, 0) : 0;
+    if (s)
+        sqlite3_reset(s);
+    return version;
+}
+
+/* Whether another program has written; our own commits do not count. */
+static void look_for_changes(struct store *store)
+{
+    int64_t now = clock_mono_ms();
+    if (!store->changed || now - store->looked_ms < STORE_WATCH_MS)
+        return;
+    store->looked_ms = now;
+    int version = data_version(store);
+    if (version == store->data_version)
+        return;
+    store->data_version = version;
+    store->changed(store->changed_context);
+}
+
+static int do_nothing(struct store_task *task, struct store *store)
+{
+    (void)task;
+    (void)store;
+    return SQLITE_OK;
+}
+
+/* From now on the writer looks: it alone uses the connection. */
+static void begin_watch(struct store_task *task, struct store *store)
+{
+    (void)task;
+    store->changed = store->wanted_changed;
+    store->data_version = data_version(store);
+}
+
+void store_watch(struct store *store, void (*changed)(void *context), void *context)
+{
+    store->wanted_changed = changed;
+    store->changed_context = context;
+    store->watch = (struct store_task){ .apply = do_nothing, .done = begin_watch };
+    store_post(store, &store->watch);
+}
+
 static void *write_main(void *context)
 {
     struct store *store = context;
     for (;;) {
         /* Read before the mailbox: what was posted before the stop is seen. */
         bool stopping = atomic_load(&store->stopping);
+        if (!stopping)
+            look_for_changes(store);
         take(store);
         if (store->group && !stopping && store->wait_ms == 0) {
             gather();

@@ -66,6 +66,10 @@ bool store_is_durable(const struct store *store);
  * not told. Returns how many these are. NULL is allowed. */
 size_t store_close(struct store *store, int64_t wait_ms);
 
+/* `changed` is called, on the writer's thread, when another program has changed the file (within STORE_WATCH_MS). Once. */
+#define STORE_WATCH_MS 1000
+void store_watch(struct store *store, void (*changed)(void *context), void *context);
+
 void store_post(struct store *store, struct store_task *task);
 
 /* For apply(): the prepared statement of an SQL text, reset and without bindings; the text must be a constant, by

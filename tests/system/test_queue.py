@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: MIT
+"""What waits on disk, dead letters, and `tocsin queue`."""
+
+import json
+import subprocess
+
+import pytest
+from conftest import until
+from router import Included, Router, config
+
+# A target that fails while its folder is not there.
+SERVICES = """
+down = {{ plugin = "file"; queue = {{ max_messages = {places}; }}; retry = {{ initial = "20ms"; max = "50ms"; {more} }};
+          targets = {{ out = {{ path = "{folder}/later/out"; }}; }}; }};
+"""
+DOWN = '{ topic = "in/#"; targets = "down:out"; }'
+
+
+@pytest.fixture
+def router(process, build, tmp_path):
+    return Router(process, build, tmp_path)
+
+
+@pytest.fixture
+def broker(free_port):
+    return Included(free_port(), {})
+
+
+def start(router, broker, places=1000, more=""):
+    services = SERVICES.format(places=places, folder=router.folder, more=more)
+    store = f'store = {{ path = "{router.folder}/store/tocsin.db"; }};\n'
+    return router.start(store + config(router, broker, DOWN, services)).ready()
+
+
+def queue(router, *args, status=0):
+    done = subprocess.run([router.build / "tocsin", "queue", *args, "-c", router.config],
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == status, done.stderr
+    return done.stdout
+
+
+def entries(router, *args):
+    return [json.loads(line) for line in queue(router, "list", "--json", *args).splitlines()]
+
+
+def test_what_was_acknowledged_survives_kill_9_in_order(router, broker, client):
+    start(router, broker)
+    c = client(broker.port)
+    for i in range(20):
+        c.publish(f"in/{i % 3}", b"%d" % i, qos=1 + i % 2)
+    assert [e["state"] for e in entries(router)] == ["waiting"] * 20
+    before = [e["number"] for e in entries(router)]
+    router.run.kill()
+
+    router.path("later").mkdir()
+    router.start().ready()
+    assert sorted(router.lines("later/out", 20), key=int) == [b"%d" % i for i in range(20)]
+    by_topic = [[int(line) for line in router.lines("later/out", 20) if int(line) % 3 == topic] for topic in range(3)]
+    assert all(lines == sorted(lines) for lines in by_topic)
+    assert before == sorted(before)
+    until(lambda: not entries(router), "an empty store")
+    assert router.run.stop() == 0
+
+
+def test_a_full_queue_goes_on_on_disk_and_comes_back_in_order(router, broker, client):
+    start(router, broker, places=10)
+    c = client(broker.port)
+    for i in range(300):
+        c.publish_soon("in/a", b"%d" % i, 1)
+    c.publish("in/a", b"300", 1)
+    router.run.wait_line("it goes on on disk")
+    assert len(entries(router)) == 301
+    router.path("later").mkdir()
+    assert router.lines("later/out", 301) == [b"%d" % i for i in range(301)]
+    until(lambda: not entries(router), "an empty store")
+    assert router.run.stop() == 0
+
+
+def test_what_is_left_at_a_clean_end_is_kept_also_of_qos_0(router, broker, client):
+    start(router, broker)
+    c = client(broker.port)
+    c.publish("in/a", b"zero", 0)
+    c.publish("in/b", b"one", 1)
+    router.run.wait_line("will be tried again")
+    router.run.stop()
+    assert router.run.text().count("kept on disk for the next start") == 1
+    router.path("later").mkdir()
+    router.start().ready()
+    assert sorted(router.lines("later/out", 2)) == [b"one", b"zero"]
+    assert router.run.stop() == 0
+
+
+def test_dead_letters_are_shown_tried_again_and_dropped(router, broker, client):
+    start(router, broker, more="max_attempts = 3;")
+    c = client(broker.port)
+    for i in range(4):
+        c.publish(f"in/{i}", b"payload %d" % i, qos=i % 3)
+    until(lambda: len(entries(router, "--dead")) == 4, "dead letters")
+    dead = {e["topic"]: e for e in entries(router, "--dead")}
+    assert all(e["attempts"] == 3 and "No such file" in e["reason"] for e in dead.values())
+
+    shown = json.loads(queue(router, "show", "--json", str(dead["in/2"]["number"])))
+    assert [e["attempt"] for e in shown["errors"]] == [1, 2, 3]
+    assert {"name": "payload", "value": "payload 2"} in shown["record"]
+    assert "payload 2" in queue(router, "show", "--match", "payload 2")
+    assert [e["topic"] for e in entries(router, "--topic", "in/3")] == ["in/3"]
+    assert entries(router, "--target", "down:other") == []
+    assert len(entries(router, "--target", "down", "--since", "1h")) == 4
+
+    queue(router, "drop", "--topic", "in/3", "--dry-run")
+    assert len(entries(router)) == 4
+    queue(router, "drop", "--topic", "in/3")
+    assert len(entries(router)) == 3
+    router.path("later").mkdir()
+    queue(router, "retry", str(dead["in/2"]["number"]))
+    assert router.lines("later/out", 1) == [b"payload 2"]
+    queue(router, "retry")
+    assert sorted(router.lines("later/out", 3)) == [b"payload 0", b"payload 1", b"payload 2"]
+    until(lambda: not entries(router), "an empty store")
+    assert router.run.stop() == 0
+
+
+def test_dead_letters_that_are_to_be_tried_again_wait_for_the_next_start(router, broker, client):
+    start(router, broker, more="max_attempts = 1;")
+    client(broker.port).publish("in/a", b"again", 1)
+    until(lambda: entries(router, "--dead"), "a dead letter")
+    router.run.stop()
+    queue(router, "retry")
+    router.path("later").mkdir()
+    router.start().ready()
+    assert router.lines("later/out", 1) == [b"again"]
+    assert router.run.stop() == 0
+
+
+def test_what_waits_is_dropped_only_when_the_daemon_is_down(router, broker, client):
+    start(router, broker)
+    client(broker.port).publish("in/a", b"1", 1)
+    until(lambda: entries(router, "--waiting"), "a delivery")
+    queue(router, "drop", "--waiting", status=1)
+    router.run.kill()
+    queue(router, "drop", "--waiting")
+    assert entries(router) == []
+
+
+def test_mistakes_are_explained(router, broker):
+    router.write(broker.links())
+    done = subprocess.run([router.build / "tocsin", "queue", "list", "-c", router.config],
+                          stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1 and "store = { }" in done.stderr
+    start(router, broker)
+    queue(router, "burn", status=2)
+    queue(router, "list", "--topic", "a/#/b", status=2)
+    queue(router, "list", "--since", "yesterday", status=2)
+    queue(router, "list", "one", status=2)
+    queue(router, "list", "--dead", "--waiting", status=2)
+
+
+def test_one_program_at_a_time_has_the_store(router, broker, process):
+    start(router, broker)
+    second = process([router.build / "tocsin", "run", "-c", router.config])
+    assert second.wait() == 1
+    assert "is in use: another tocsin" in second.text()
+    assert router.run.stop() == 0
