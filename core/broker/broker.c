@@ -184,6 +184,22 @@ int broker_port(const struct broker *broker, size_t index)
     return listener->is_unix ? -1 : listener_port(listener);
 }
 
+bool broker_address(const struct broker *broker, const char **host, int *port)
+{
+    for (size_t i = 0; i < broker->settings.listener_count; i++) {
+        const struct broker_listener *l = &broker->settings.listeners[i];
+        if (l->mount_len > 0 || (!l->path && (l->port == 0 || l->bind_interface)))
+            continue;
+        *port = l->path ? 0 : (int)l->port;
+        *host = l->path                                                       ? l->path
+                : strcmp(l->bind, "") == 0 || strcmp(l->bind, "0.0.0.0") == 0 ? "127.0.0.1"
+                : strcmp(l->bind, "::") == 0                                  ? "::1"
+                                                                              : l->bind;
+        return true;
+    }
+    return false;
+}
+
 /* ---- Counters; any thread ---- */
 
 void broker_stats(struct broker *broker, struct broker_stats *out)

@@ -49,6 +49,11 @@ void broker_free(struct broker *broker);
  * there is no such listener. */
 int broker_port(const struct broker *broker, size_t listener);
 
+/* How a program on this host reaches the broker of such a configuration: by the first listener that says so, and
+ * has no mount point. `*host` belongs to the broker; `*port` is 0 for the path of a Unix socket. Returns false if
+ * there is none. */
+bool broker_address(const struct broker *broker, const char **host, int *port);
+
 /* ---- Counters; as of a moment ago, any thread ---- */
 
 /* Names are those of the $SYS tree. */

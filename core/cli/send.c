@@ -4,8 +4,10 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "broker/broker.h"
 #include "cli/cli.h"
 #include "daemon/setup.h"
+#include "link/embedded.h"
 #include "mqtt/topic.h"
 #include "router/render.h"
 #include "router/route.h"
@@ -18,6 +20,7 @@
 #include <string.h>
 #include <sysexits.h>
 
+#define LINK_TO_BROKER "to-broker"
 #define TEXT_MAX_BYTES (16 * 1024 * 1024)
 
 static const struct cli_option options[] = {
@@ -181,31 +184,74 @@ static int report(const struct target *target, int rc, const struct tocsin_deliv
     return fflush(stdout) == 0 ? statuses[d->verdict] : CLI_FAILED;
 }
 
-/* What a service publishes goes by a link that is made for this one call. */
+/* What a service publishes goes by links that are made for this one call: those of the configuration, or one to the
+ * broker that `tocsin run` includes. */
 struct sender {
     struct conf *conf;
     const char *node;
-    struct links *links;
+    struct links *links, *to_broker;
     int64_t wait_ms;
 };
+
+static void add_quoted(struct buf *out, const char *text)
+{
+    buf_add_byte(out, '"');
+    for (; *text; text++) {
+        if (*text == '"' || *text == '\\')
+            buf_add_byte(out, '\\');
+        buf_add_byte(out, *text);
+    }
+    buf_add_byte(out, '"');
+}
+
+/* Writes a configuration with a link to the included broker. Returns 0, or -EADDRNOTAVAIL when it has no listener
+ * whose address is known. */
+static int link_to_broker(struct conf *conf, struct conf **out, struct conf_errors *errors)
+{
+    struct broker *broker = NULL;
+    const char *host;
+    int port;
+    int rc = broker_new(conf, &broker, errors);
+    if (rc == 0 && !broker_address(broker, &host, &port))
+        rc = -EADDRNOTAVAIL;
+    if (rc == 0) {
+        struct buf text = BUF_INIT(65536);
+        buf_add_str(&text, "links = ( { name = \"" LINK_TO_BROKER "\"; host = ");
+        add_quoted(&text, host);
+        buf_addf(&text, "; port = %d; } );", port);
+        rc = conf_load_text("listener", buf_str(&text), out, errors);
+        buf_release(&text);
+    }
+    broker_free(broker);
+    return rc;
+}
+
+static int open_links(const struct sender *sender, bool to_broker, struct links **out)
+{
+    const struct links_handler nobody = { 0 };
+    struct conf_errors errors = CONF_ERRORS_INIT;
+    struct conf *conf = to_broker ? NULL : conf_ref(sender->conf);
+    int rc = to_broker ? link_to_broker(sender->conf, &conf, &errors) : 0;
+    if (rc == 0)
+        rc = links_new(conf, NULL, sender->node, &nobody, out, &errors);
+    if (rc == 0)
+        rc = links_start_sending(*out);
+    if (rc == 0)
+        links_await_ready(*out, sender->wait_ms);
+    conf_unref(conf);
+    conf_errors_release(&errors);
+    return rc;
+}
 
 static void publish(void *context, const char *link, struct tocsin_publication *const *publications,
                     size_t n, int64_t timeout_ms)
 {
     struct sender *sender = context;
-    struct conf_errors errors = CONF_ERRORS_INIT;
-    const struct links_handler nobody = { 0 };
-    int rc = 0;
-    if (!sender->links) {
-        rc = links_new(sender->conf, NULL, sender->node, &nobody, &sender->links, &errors);
-        if (rc == 0)
-            rc = links_start_sending(sender->links);
-        if (rc == 0)
-            links_await_ready(sender->links, sender->wait_ms);
-    }
-    conf_errors_release(&errors);
+    bool to_broker = strcmp(link, EMBEDDED_NAME) == 0;
+    struct links **links = to_broker ? &sender->to_broker : &sender->links;
+    int rc = *links ? 0 : open_links(sender, to_broker, links);
     if (rc == 0)
-        links_publish(sender->links, link, publications, n, timeout_ms);
+        links_publish(*links, to_broker ? LINK_TO_BROKER : link, publications, n, timeout_ms);
     for (size_t i = 0; rc < 0 && i < n; i++)
         publications[i]->error = rc;
 }
@@ -278,6 +324,7 @@ static int run(const struct cli_args *args)
         status = deliver(args, &request, &setup);
         setup_release(&setup);
         links_free(sender.links);
+        links_free(sender.to_broker);
     }
     identity_release(&identity);
     conf_errors_release(&errors);

@@ -44,7 +44,7 @@ class Included:
         self.port, self.options = port, options or {}
 
     def links(self):
-        group = {"listeners": [{"port": self.port, "bind": "127.0.0.1"}], **self.options}
+        group = {"listeners": [{"port": self.port, "bind": "127.0.0.1"}], **self.options}  # options may have others
         return f'node = "n1"; broker = {conf_value(group)};\n'
 
 
