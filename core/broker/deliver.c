@@ -255,8 +255,8 @@ static bool hold_back(struct worker *worker, struct session *session, struct pub
     const struct broker_settings *settings = worker->settings;
     struct client *c = session->client;
     bool away = !c || c->ending;
-    /* A session that ends when its connection has ended gives shared messages to others then. */
-    bool lives = session_is_persistent(session) || (c && terms->share);
+    /* One that ends with its connection gives shared messages to others when it does. */
+    bool lives = session_is_persistent(session) || terms->share;
     if ((away && !lives) || (terms->qos == 0 && !(away && settings->queue_qos0_messages))) {
         if (!away)
             count_dropped(worker, session, "the client reads too slowly");
