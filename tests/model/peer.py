@@ -74,8 +74,9 @@ class Peer:
             self.expect = False
         else:
             self.expect = self.session is not None and self.session.ending == NEVER
+        if self.session:
+            self.session.attempts += 1
         self.will = will
-        self.began = now
         self.sock = socket.socket()
         if buffer_size:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer_size)

@@ -96,6 +96,7 @@ class Session:
     subscriptions: dict = field(default_factory=dict)  # filter with $share: [Subscription]
     receptions: list = field(default_factory=list)
     connections: list = field(default_factory=list)  # [since, until]
+    attempts: int = 1  # connections, and those that we did not wait for
     ending: float = NEVER  # what ends it has begun
     ended: float = NEVER
 
@@ -211,7 +212,7 @@ class Truth:
                 self.error(f"{what}: the QoS is wrong, {m} by {kept + live}")
             elif r.v5 and not (r.ids and set(r.ids) <= {s.id for s in kept + live}):
                 self.error(f"{what}: the subscription identifiers are wrong, {m} by {causes}")
-            if r.dup and len(session.connections) < 2:
+            if r.dup and session.attempts < 2:
                 self.error(f"{what}: sent again on the first connection")
 
     def retained_by(self, session, m, time=NEVER):
