@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <sqlite3.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -80,7 +81,8 @@ int schema_prepare(sqlite3 *db, const char *path, struct buf *why)
         number_of(db, "PRAGMA user_version", &version) < 0 ||
         number_of(db, "SELECT count(*) FROM sqlite_master", &tables) < 0)
         return -EIO;
-    if (application != APPLICATION_ID && (application != 0 || tables > 0)) {
+    bool empty = application == 0 && version == 0 && tables == 0;
+    if ((application != APPLICATION_ID && !empty) || version < 0) {
         buf_addf(why,
                  "%s is a database of another program: name another file in store.path, or move "
                  "this one away",

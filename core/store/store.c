@@ -417,6 +417,14 @@ static int open_file(struct store *store, struct buf *why)
                         SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX,
                         NULL) != SQLITE_OK)
         rc = -EIO;
+    /* SQLite is content with a file that it may only read. */
+    if (rc == 0 && sqlite3_db_readonly(store->db, "main") == 1) {
+        buf_addf(why,
+                 "%s cannot be written: it may only be read; give this user the right to write it "
+                 "and its folder",
+                 store->path);
+        rc = -EACCES;
+    }
     if (rc == 0)
         sqlite3_busy_timeout(store->db, 2000);
     /* The schema is looked at first: what is not ours is not touched. */
