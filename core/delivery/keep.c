@@ -22,6 +22,7 @@ struct keeper {
 
 enum kept_state {
     KEPT_WAITING, /* to be written */
+    KEPT_HOLDING, /* the same, and it holds its message until then */
     KEPT_WRITTEN,
     KEPT_ENDED, /* the delivery is done; if it was written, it is to be taken away */
 };
@@ -31,7 +32,6 @@ struct kept {
     struct keeper *keeper;
     struct delivery *delivery;
     _Atomic(enum kept_state) state;
-    bool holds;     /* the message, until it is written or done */
     bool inserted;  /* the writer's */
     bool was_tried; /* there are attempts on disk; set before the end */
     uint64_t number;
@@ -119,16 +119,26 @@ static void post_end(struct kept *kept)
     store_post(kept->keeper->store, &kept->task);
 }
 
+/* If it is to be written still, its state becomes `to`. Returns what it was. */
+static enum kept_state leave_waiting(struct kept *kept, enum kept_state to)
+{
+    enum kept_state before = atomic_load(&kept->state);
+    while ((before == KEPT_WAITING || before == KEPT_HOLDING) &&
+           !atomic_compare_exchange_weak(&kept->state, &before, to))
+        ;
+    return before;
+}
+
 static void written(struct store_task *task, struct store *store)
 {
     (void)store;
     struct kept *kept = CONTAINER_OF(task, struct kept, task);
     struct delivery *d = kept->delivery;
-    bool inserted = kept->inserted, holds = kept->holds;
-    enum kept_state expected = KEPT_WAITING;
-    if (atomic_compare_exchange_strong(&kept->state, &expected, KEPT_WRITTEN)) {
+    bool inserted = kept->inserted;
+    enum kept_state before = leave_waiting(kept, KEPT_WRITTEN);
+    if (before != KEPT_ENDED) {
         /* From here on the task may be posted again by the owner. */
-        if (holds)
+        if (before == KEPT_HOLDING)
             message_release_hold(d->message);
         delivery_return(d);
     } else if (inserted) {
@@ -140,7 +150,7 @@ static void written(struct store_task *task, struct store *store)
 
 /* ---- Deliveries ---- */
 
-static struct kept *kept_new(struct keeper *keeper, struct delivery *d, uint64_t number)
+static struct kept *kept_new(struct keeper *keeper, struct delivery *d)
 {
     const char *service = d->target->service, *target = d->target->name;
     size_t service_len = strlen(service), target_len = strlen(target);
@@ -150,7 +160,7 @@ static struct kept *kept_new(struct keeper *keeper, struct delivery *d, uint64_t
     *kept = (struct kept){
         .keeper = keeper,
         .delivery = d,
-        .number = number,
+        .number = d->number,
         .rendered_count = d->target->format_count,
     };
     memcpy(kept->service, service, service_len + 1);
@@ -161,12 +171,30 @@ static struct kept *kept_new(struct keeper *keeper, struct delivery *d, uint64_t
     return kept;
 }
 
+/* One that was tried before it had a place is to be written already, and holds its message from now on. */
+static void hold_until_written(struct kept *kept)
+{
+    message_hold(kept->delivery->message);
+    enum kept_state expected = KEPT_WAITING;
+    if (!atomic_compare_exchange_strong(&kept->state, &expected, KEPT_HOLDING))
+        message_release_hold(kept->delivery->message); /* it is written, or holds it */
+}
+
+void keep_order(struct keeper *keeper, struct delivery *d)
+{
+    if (d->number == 0)
+        d->number = atomic_fetch_add_explicit(&keeper->next_number, 1, memory_order_relaxed);
+}
+
 void keep_put(struct keeper *keeper, struct delivery *d, bool hold)
 {
-    if (d->kept)
+    if (d->kept) {
+        if (hold)
+            hold_until_written(d->kept);
         return;
-    uint64_t number = atomic_fetch_add_explicit(&keeper->next_number, 1, memory_order_relaxed);
-    struct kept *kept = kept_new(keeper, d, number);
+    }
+    keep_order(keeper, d);
+    struct kept *kept = kept_new(keeper, d);
     if (!kept) {
         if (hold)
             message_refuse(d->message);
@@ -174,8 +202,7 @@ void keep_put(struct keeper *keeper, struct delivery *d, bool hold)
     }
     kept->task = (struct store_task){ .needed = is_needed, .apply = insert, .done = written };
     kept->created_ms = clock_wall_ms();
-    atomic_init(&kept->state, KEPT_WAITING);
-    kept->holds = hold;
+    atomic_init(&kept->state, hold ? KEPT_HOLDING : KEPT_WAITING);
     if (hold)
         message_hold(d->message);
     delivery_borrow(d);
@@ -188,13 +215,10 @@ void keep_end(struct keeper *keeper, struct delivery *d)
     struct kept *kept = d->kept;
     if (!kept)
         return;
-    enum kept_state expected = KEPT_WAITING;
-    if (atomic_compare_exchange_strong(&kept->state, &expected, KEPT_ENDED)) {
-        if (kept->holds)
-            message_release_hold(d->message); /* delivered is as good as written */
-        return;
-    }
-    if (expected == KEPT_WRITTEN) {
+    enum kept_state before = leave_waiting(kept, KEPT_ENDED);
+    if (before == KEPT_HOLDING)
+        message_release_hold(d->message); /* delivered is as good as written */
+    if (before == KEPT_WRITTEN) {
         atomic_store(&kept->state, KEPT_ENDED);
         delivery_borrow(d);
         post_end(kept);
@@ -309,9 +333,11 @@ static int prune(struct keeper *keeper, struct store *store)
         return SQLITE_ERROR;
     sqlite3_bind_int64(s, 1, (sqlite3_int64)too_many);
     rc = store_step(s);
-    if (rc == SQLITE_OK)
+    if (rc == SQLITE_OK) {
         log_warning("store: the oldest %" PRIu64 " dead letters are dropped, there are too many",
                     too_many);
+        atomic_store(&keeper->dead, KEEP_DEAD_MOST); /* or the next one would drop as many again */
+    }
     return rc;
 }
 
@@ -378,12 +404,6 @@ int keep_revive_all(struct keeper *keeper)
     return rc == SQLITE_OK ? 0 : -EIO;
 }
 
-uint64_t keep_number(const struct delivery *d)
-{
-    const struct kept *kept = d->kept;
-    return kept ? kept->number : 0;
-}
-
 /* ---- Loading ---- */
 
 #define SPREAD_MS 2000 /* over which retries that are overdue are spread */
@@ -427,7 +447,7 @@ static void set_times(struct keeper *keeper, struct delivery *d, sqlite3_stmt *r
             now + (wait > 0 && wait < DAY_MS ? wait : (int64_t)random_upto(keeper, SPREAD_MS));
 }
 
-/* Makes the delivery of a row. Returns 0, or -EBADMSG or -ENOMEM. */
+/* Makes the delivery of a row. Returns 0, or what record_read() does. */
 static int make(struct keep_load *load, sqlite3_stmt *row, uint64_t number, struct delivery **out)
 {
     const void *record = sqlite3_column_blob(row, COLUMN_RECORD);
@@ -435,7 +455,8 @@ static int make(struct keep_load *load, sqlite3_stmt *row, uint64_t number, stru
                          find_link, load, out);
     if (rc < 0)
         return rc;
-    struct kept *kept = kept_new(load->keeper, *out, number);
+    (*out)->number = number;
+    struct kept *kept = kept_new(load->keeper, *out);
     if (!kept) {
         delivery_free(*out);
         return -ENOMEM;
@@ -469,8 +490,10 @@ static int load_rows(struct keep_load *load, sqlite3_stmt *row)
         if (made == 0)
             end = &(*end)->next;
         else
-            log_error("store: delivery %" PRIu64 " for %s:%s cannot be read, it stays on disk",
-                      number, load->range.service, load->range.target);
+            log_error("store: delivery %" PRIu64 " for %s:%s %s, it stays on disk", number,
+                      load->range.service, load->range.target,
+                      made == -ESTALE ? "was made for other formats than the target has now"
+                                      : "cannot be read");
     }
     *end = NULL;
     return rc == SQLITE_ROW || rc == SQLITE_DONE ? SQLITE_OK : rc;

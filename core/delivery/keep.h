@@ -23,8 +23,8 @@ struct keeper;
 struct keeper *keeper_new(struct store *store);
 void keeper_free(struct keeper *keeper); /* after the store has been closed; NULL is allowed */
 
-/* Puts a delivery on disk that is not there yet; with `hold`, its message is held until then. When there is no
- * memory for that, a message that should be held is refused (message.h). */
+/* Puts a delivery on disk that is not there yet; with `hold`, its message is held until then, also when it is on its way
+ * there already. When there is no memory for that, a message that should be held is refused (message.h). */
 void keep_put(struct keeper *keeper, struct delivery *delivery, bool hold);
 
 /* It has been tried in vain so often, the last time for this reason, and is due again at `due_ms` (wall clock). */
@@ -40,8 +40,9 @@ void keep_bury(struct keeper *keeper, struct delivery *delivery, unsigned attemp
 /* It is done: sent, or forgotten. */
 void keep_end(struct keeper *keeper, struct delivery *delivery);
 
-/* Its place in the order of all that was ever put on disk; 0: it was not. */
-uint64_t keep_number(const struct delivery *delivery);
+/* Gives it a place in the order on disk (delivery->number), if it has none, for whenever it is put there: one that is put
+ * there late, because it has to be tried again, is not behind what came after it. */
+void keep_order(struct keeper *keeper, struct delivery *delivery);
 
 /* ---- Loading ---- */
 

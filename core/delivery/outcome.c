@@ -219,8 +219,11 @@ void service_submit(struct service *service, struct delivery *first, int64_t now
             full = t;
             full_place = place;
         }
-        if (place == QUEUE_PLACED && service->host->keeper && d->message->qos > 0)
-            keep_put(service->host->keeper, d, true);
+        if (place == QUEUE_PLACED && service->host->keeper) {
+            keep_order(service->host->keeper, d);
+            if (d->message->qos > 0)
+                keep_put(service->host->keeper, d, true);
+        }
         if (place == QUEUE_DROPPED) {
             d->next = dropped;
             dropped = d;

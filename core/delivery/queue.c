@@ -284,8 +284,9 @@ enum queue_place queue_submit(struct queue *queue, struct queue_target *target,
 {
     struct queue_target *t = target;
     enum queue_place place = QUEUE_PLACED;
-    /* Its message has been taken over, so it can neither hold it again nor be dropped. */
-    bool had_place = delivery->queue_target && !delivery->holding;
+    /* Its message has been taken over, so it can neither hold it again nor be dropped: it comes from another queue, or
+     * from disk. */
+    bool had_place = (delivery->queue_target || delivery->kept) && !delivery->holding;
 
     t->stats.created++;
     delivery->worker = choose_worker(queue, t, delivery);

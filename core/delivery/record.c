@@ -98,7 +98,7 @@ int record_write(const struct delivery *d, size_t rendered_count, struct buf *ou
     put_text(out, TAG_ROUTE, v->route);
     if (v->title[0])
         put_text(out, TAG_TITLE, v->title);
-    if (!v->text_is_payload || v->text != (const char *)v->payload)
+    if (!v->text_is_payload) /* else, what is not UTF-8 in it is made fit again when it is read */
         put(out, TAG_TEXT, v->text, v->text_len);
     put_text(out, TAG_HTML, v->html);
     if (v->has_priority)
@@ -394,6 +394,17 @@ static size_t count(struct reader r, uint8_t wanted, uint8_t or_else)
     return n;
 }
 
+/* Whether it was rendered for the formats that the target has. */
+static bool fits(const struct parts *p, const struct target *target)
+{
+    if (p->rendered_count != target->format_count)
+        return false;
+    for (size_t i = 0; target->formats && i < target->format_count; i++)
+        if (target->formats[i].format && !p->rendered[i])
+            return false;
+    return true;
+}
+
 int record_read(const void *data, size_t len, struct target *target,
                 const char *(*link)(void *context, const char *name), void *context,
                 struct delivery **out)
@@ -406,8 +417,6 @@ int record_read(const void *data, size_t len, struct target *target,
                        .delivery.route = "",
                        .properties.payload_utf8 = -1 };
     size_t formats = count(r, TAG_RENDERED, TAG_NOT_RENDERED);
-    if (formats < target->format_count) /* the target has got more formats meanwhile */
-        formats = target->format_count;
     p.rendered = calloc(formats + 1, sizeof(*p.rendered));
     p.fields = calloc(count(r, TAG_FIELD_NAME, TAG_FIELD_NAME) + 1, sizeof(*p.fields));
     p.user = calloc(count(r, TAG_USER_NAME, TAG_USER_NAME) + 1, sizeof(*p.user));
@@ -420,6 +429,8 @@ int record_read(const void *data, size_t len, struct target *target,
         read_part(&p, tag, s);
     if (rc == 0 && (r.failed || !p.topic.data || !p.id || strlen(p.id) >= sizeof((*out)->id)))
         rc = -EBADMSG;
+    if (rc == 0 && !fits(&p, target))
+        rc = -ESTALE;
     if (rc == 0) {
         p.delivery.rendered = p.rendered;
         p.delivery.fields = p.fields;

@@ -29,7 +29,7 @@ struct record_field {
 bool record_next(const void *data, size_t len, size_t *at, struct record_field *out);
 
 /* Makes a delivery of it, for `target`; `link` gives the name that lives as long as the program. Returns 0, -EBADMSG for
- * what is no record, or -ENOMEM. */
+ * what is no record, -ESTALE if the target has got other formats since, or -ENOMEM. */
 int record_read(const void *data, size_t len, struct target *target,
                 const char *(*link)(void *context, const char *name), void *context,
                 struct delivery **out);

@@ -7,6 +7,7 @@
 #include "delivery/keep.h"
 #include "delivery/service.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -30,8 +31,8 @@ void spill(struct service_target *t, struct delivery *d)
     keep_put(keeper_of(t), d, d->message->qos > 0);
     if (d->kept) {
         if (t->spilled == 0)
-            t->spill_after = keep_number(d) - 1;
-        t->spill_last = keep_number(d);
+            t->spill_after = d->number - 1;
+        t->spill_last = d->number;
         t->spilled++;
     }
     delivery_free(d); /* the store has borrowed it until it is written */
@@ -73,7 +74,23 @@ static void loaded_revived(struct keep_load *load)
     loading_free(loading);
 }
 
-/* What was loaded belongs to the target's queue; or to nobody, if it has an heir who loads it itself. */
+/* Gives a place to each: what was loaded is on disk, so it cannot hold its message. With the lock. */
+static void take_in(struct service_target *t, struct delivery *list)
+{
+    int64_t now_ms = clock_mono_ms();
+    while (list) {
+        struct delivery *d = list;
+        list = d->next;
+        size_t worker;
+        enum queue_place place = queue_submit(t->service->queue, t->queue, d, now_ms, &worker);
+        assert(place == QUEUE_PLACED && "what is on disk has a place");
+        (void)place;
+        service_wake(t->service, worker);
+    }
+}
+
+/* What was loaded belongs to the target's queue; or to nobody, if it has an heir who loads it itself. In one go: what
+ * comes in meanwhile is behind it, and an heir finds all of it either here or there. */
 static void loaded(struct keep_load *load)
 {
     struct loading *loading = CONTAINER_OF(load, struct loading, load);
@@ -84,12 +101,10 @@ static void loaded(struct keep_load *load)
     pthread_mutex_lock(&s->lock);
     t->loading = false;
     if (!t->heired) {
+        take_in(t, list);
+        list = NULL;
         t->spill_after = load->last;
         t->spilled = load->rows > 0 && load->rows < t->spilled ? t->spilled - load->rows : 0;
-        pthread_mutex_unlock(&s->lock);
-        service_submit(s, list, clock_mono_ms());
-        list = NULL;
-        pthread_mutex_lock(&s->lock);
         spill_load(t);
     }
     pthread_mutex_unlock(&s->lock);

@@ -34,6 +34,7 @@ struct delivery {
     /* What keeps it on disk (delivery/keep.h); NULL for nothing. Freed with the delivery. */
     void *kept;
     void (*kept_free)(void *kept);
+    uint64_t number; /* its place in the order on disk; 0: none yet */
 
     /* The queue's own. */
     struct queue_target *queue_target;

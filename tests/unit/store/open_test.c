@@ -11,9 +11,10 @@
 #include <sqlite3.h>
 #include <sys/wait.h>
 
-#define INSERT                                                                      \
-    "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < %d) " \
-    "INSERT INTO delivery SELECT i, 's', 't', 0, 1, 0, 0, zeroblob(100) FROM n"
+#define INSERT                                                                                     \
+    "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < %d) "                \
+    "INSERT INTO delivery (number, service, target, state, created_ms, attempts, due_ms, record) " \
+    "SELECT i, 's', 't', 0, 1, 0, 0, zeroblob(100) FROM n"
 
 static void run_sql(const char *path, const char *sql)
 {
@@ -271,19 +272,33 @@ static void what_may_not_be_written_is_refused(void **state)
     temporary_release(&t);
 }
 
+/* What each version has left behind; a new version adds its own, and changes none. */
+#define VERSION_1                                                                                \
+    "PRAGMA application_id = 0x746f6373;"                                                        \
+    "CREATE TABLE delivery (number INTEGER PRIMARY KEY, service TEXT NOT NULL, target TEXT NOT " \
+    "NULL,"                                                                                      \
+    " state INTEGER NOT NULL, created_ms INTEGER NOT NULL, attempts INTEGER NOT NULL,"           \
+    " due_ms INTEGER NOT NULL, record BLOB NOT NULL);"                                           \
+    "CREATE INDEX delivery_of_target ON delivery (service, target, state, number);"
+#define VERSION_2                                                                               \
+    "ALTER TABLE delivery ADD COLUMN ended_ms INTEGER; ALTER TABLE delivery ADD COLUMN reason " \
+    "TEXT;"                                                                                     \
+    "CREATE TABLE attempt (delivery INTEGER NOT NULL, number INTEGER NOT NULL,"                 \
+    " at_ms INTEGER NOT NULL, reason TEXT NOT NULL, PRIMARY KEY (delivery, number)) WITHOUT "   \
+    "ROWID;"
+#define LETTER "INSERT INTO delivery (number, service, target, state, created_ms, attempts, due_ms"
+#define RECORD "x'0101056162632d3102046d2f746f03027879'"
+
 static void an_old_schema_comes_up_to_date(void **state)
 {
     (void)state;
-    /* What each version has left behind; a new version adds its own here, and changes none. */
     static const char *const versions[] = {
-        "PRAGMA application_id = 0x746f6373; PRAGMA user_version = 1;"
-        "CREATE TABLE delivery (number INTEGER PRIMARY KEY, service TEXT NOT NULL, target TEXT NOT "
-        "NULL,"
-        " state INTEGER NOT NULL, created_ms INTEGER NOT NULL, attempts INTEGER NOT NULL,"
-        " due_ms INTEGER NOT NULL, record BLOB NOT NULL);"
-        "CREATE INDEX delivery_of_target ON delivery (service, target, state, number);"
-        "INSERT INTO delivery VALUES (7, 'file', 'out', 0, 1790000000000, 2, 1790000001000,"
-        " x'0101056162632d3102046d2f746f03027879');",
+        VERSION_1 LETTER
+        ", record) VALUES (7, 'file', 'out', 0, 1790000000000, 2, 1790000001000, " RECORD ");"
+        "PRAGMA user_version = 1",
+        VERSION_1 VERSION_2 LETTER
+        ", record) VALUES (7, 'file', 'out', 0, 1790000000000, 2, 1790000001000, " RECORD ");"
+        "INSERT INTO attempt VALUES (7, 2, 1790000000500, 'refused'); PRAGMA user_version = 2",
     };
     for (size_t i = 0; i < ROWS(versions); i++) {
         struct temporary t;

@@ -81,7 +81,8 @@ static int job_apply(struct store_task *task, struct store *store)
     if (fails)
         return SQLITE_FULL;
     sqlite3_stmt *s =
-        store_statement(store, "INSERT INTO delivery VALUES (?1, '', '', 0, 0, 0, 0, '')");
+        store_statement(store, "INSERT INTO delivery (number, service, target, state, created_ms, "
+                               "attempts, due_ms, record) VALUES (?1, '', '', 0, 0, 0, 0, '')");
     assert_non_null(s);
     sqlite3_bind_int(s, 1, job->number);
     return store_step(s);
