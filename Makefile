@@ -37,6 +37,10 @@ endif
 
 CPPFLAGS += -D_GNU_SOURCE -Icore -Icore/include -DTOCSIN_VERSION='"$(VERSION)"' \
             -DTOCSIN_PLUGINDIR='"$(PLUGINDIR)"' -DTOCSIN_SYSCONFDIR='"$(SYSCONFDIR)"'
+# Points at which a process dies, when a test says so (core/store/fault.h).
+ifneq ($(filter asan tsan,$(VARIANT)),)
+CPPFLAGS += -DTOCSIN_FAULTS
+endif
 CFLAGS   += -std=c11 $(OPT_$(VARIANT)) $(WARNINGS) -pthread -fPIC -fvisibility=hidden
 LDFLAGS  += $(filter -fsanitize=%,$(OPT_$(VARIANT))) -pthread -Wl,--as-needed
 PACKAGE_CFLAGS = $(shell $(PKG_CONFIG) --cflags $(PACKAGES))
@@ -48,6 +52,7 @@ PLUGINS   := $(sort $(notdir $(patsubst %/,%,$(dir $(wildcard plugins/*/*.c)))))
 PLUGIN_SO := $(PLUGINS:%=$(B)/plugins/%.so)
 UNIT      := $(wildcard tests/unit/*.c tests/unit/*/*.c)
 TEST_PLUGINS := $(patsubst %.c,$(B)/%.so,$(wildcard tests/plugin/*.c))
+PRELOADS  := $(patsubst %.c,$(B)/%.so,$(wildcard tests/preload/*.c))
 UNIT_O    := $(UNIT:%.c=$(B)/%.o)
 FUZZERS   := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/*.c))
 MODULES   := $(wildcard tests/tools/*.c tests/plugin/*.c)
@@ -106,7 +111,8 @@ run-unit: $(B)/unit $(PLUGIN_SO) $(TEST_PLUGINS)
 	TOCSIN_PLUGINS=$(B)/plugins TOCSIN_TEST_PLUGINS=$(B)/tests/plugin $(B)/unit $(TESTS)
 
 # Plugins for tests of how plugins are used: each .c file of tests/plugin/ is one.
-$(TEST_PLUGINS): %.so: %.o
+# What is preloaded to be in the way of system calls: each .c file of tests/preload/.
+$(TEST_PLUGINS) $(PRELOADS): %.so: %.o
 	$(say) LD $@
 	$(Q)$(CC) $(LDFLAGS) -shared -o $@ $<
 
@@ -117,7 +123,7 @@ $(TOOLS): $(B)/%: $(B)/tests/tools/%.o $$(call tool_objs,$$*) $(B)/libtocsin.a
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
 .PHONY: tools
-tools: $(TOOLS)
+tools: $(TOOLS) $(TEST_PLUGINS) $(PRELOADS)
 
 .PHONY: check
 check: test-deps ## build and run all tests
