@@ -127,9 +127,14 @@ class Daemon:
         self.ended()
         return status
 
-    def rows(self):
+    def rows(self, state=0):
         with contextlib.closing(sqlite3.connect(self.database)) as db:
-            return db.execute("SELECT count(*) FROM delivery").fetchone()[0]
+            return db.execute("SELECT count(*) FROM delivery WHERE state = ?", (state,)).fetchone()[0]
+
+    def rejected(self):
+        """How many deliveries were rejected at last."""
+        last = {s.id: s.verdict for s in read_lines(self.targets["moody"], [], rich=True)}
+        return list(last.values()).count("R")
 
     def account(self, publishers, by_link=False):
         account = Account()
@@ -216,6 +221,7 @@ def harass(folder, kills, seed, by_link=False, faults=False, publishers=4, rate=
                 c.finish()
                 c.done.set()
     assert daemon.rows() == 0, f"{daemon.rows()} deliveries are still on disk"
+    assert daemon.rows(1) == daemon.rejected(), f"{daemon.rows(1)} dead letters, {daemon.rejected()} were rejected"
     problems = [problem for c in clients for problem in c.problems]
     assert not problems, problems[:10]
     account = daemon.account(clients, by_link)
