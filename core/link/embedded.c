@@ -29,6 +29,11 @@ struct embedded {
     atomic_uint_fast64_t published, failed, loops_stopped;
     pthread_mutex_t lock; /* of what follows */
     struct log_trouble loop_trouble;
+
+    pthread_rwlock_t
+        receiving_lock; /* of what follows; held to read while something is published */
+    bool stopped;       /* receiving, for good */
+    char **filters;     /* what it then received; with NULL at the end */
 };
 
 /* ---- Messages in; the workers' threads ---- */
@@ -153,6 +158,15 @@ static int make_publication(const struct tocsin_publication *from, struct public
     return rc == -E2BIG ? -EINVAL : rc;
 }
 
+/* Whether routes of this router would get it, if they still got anything. Under the lock. */
+static bool comes_too_late(const struct embedded *link, const char *topic)
+{
+    for (char **filter = link->filters; link->stopped && filter && *filter; filter++)
+        if (topic_filter_matches(*filter, strlen(*filter), topic, strlen(topic)))
+            return true;
+    return false;
+}
+
 /* What a broker would say to a client. */
 static int check(const struct tocsin_publication *pub, uint8_t *reason)
 {
@@ -193,8 +207,12 @@ static int publish_one(struct embedded *link, struct tocsin_publication *pub, ui
     if (rc < 0)
         return rc;
     int64_t expiry = p && p->expires_ms > 0 ? (left_ms + 999) / 1000 : 0;
-    rc = broker_publish(link->broker, link->tap, publication,
-                        expiry > UINT32_MAX ? UINT32_MAX : (uint32_t)expiry, false);
+    pthread_rwlock_rdlock(&link->receiving_lock);
+    rc = -EAGAIN;
+    if (!comes_too_late(link, pub->topic))
+        rc = broker_publish(link->broker, link->tap, publication,
+                            expiry > UINT32_MAX ? UINT32_MAX : (uint32_t)expiry, false);
+    pthread_rwlock_unlock(&link->receiving_lock);
     if (rc == -EOPNOTSUPP) {
         *reason = MQTT_RETAIN_NOT_SUPPORTED;
         rc = -EINVAL;
@@ -243,6 +261,7 @@ struct embedded *embedded_new(struct broker *broker, const char *status,
     link->status = status;
     link->handler = handler;
     pthread_mutex_init(&link->lock, NULL);
+    pthread_rwlock_init(&link->receiving_lock, NULL);
     link->tap = broker_tap_open(broker, EMBEDDED_NAME, on_messages, link);
     if (!link->tap) {
         embedded_free(link);
@@ -259,20 +278,50 @@ void embedded_start(struct embedded *link)
     log_info("link " EMBEDDED_NAME ": subscribed, messages are received");
 }
 
+static void free_texts(char **texts)
+{
+    for (size_t i = 0; texts && texts[i]; i++)
+        free(texts[i]);
+    free(texts);
+}
+
+static char **copy_filters(const struct link_filter *filters, size_t n)
+{
+    char **texts = calloc(n + 1, sizeof(*texts));
+    for (size_t i = 0; texts && i < n; i++)
+        if (!(texts[i] = strdup(filters[i].filter))) {
+            free_texts(texts);
+            return NULL;
+        }
+    return texts;
+}
+
 int embedded_set_filters(struct embedded *link, const struct link_filter *filters, size_t n)
 {
     struct tap_filter *list = calloc(n + 1, sizeof(*list));
-    if (!list)
-        return -ENOMEM;
-    for (size_t i = 0; i < n; i++)
+    char **texts = copy_filters(filters, n);
+    int rc = list && texts ? 0 : -ENOMEM;
+    for (size_t i = 0; rc == 0 && i < n; i++)
         list[i] = (struct tap_filter){ filters[i].filter, filters[i].qos };
-    int rc = broker_tap_set_filters(link->tap, list, n);
+    if (rc == 0)
+        rc = broker_tap_set_filters(link->tap, list, n);
+    if (rc == 0) {
+        pthread_rwlock_wrlock(&link->receiving_lock);
+        char **old = link->filters;
+        link->filters = texts;
+        pthread_rwlock_unlock(&link->receiving_lock);
+        texts = old;
+    }
+    free_texts(texts);
     free(list);
     return rc;
 }
 
 void embedded_stop_receiving(struct embedded *link)
 {
+    pthread_rwlock_wrlock(&link->receiving_lock);
+    link->stopped = true;
+    pthread_rwlock_unlock(&link->receiving_lock);
     broker_tap_silence(link->tap);
 }
 
@@ -293,6 +342,8 @@ bool embedded_free(struct embedded *link)
     if (tap.in_hand > 0)
         return false;
     broker_tap_close(link->tap);
+    free_texts(link->filters);
+    pthread_rwlock_destroy(&link->receiving_lock);
     pthread_mutex_destroy(&link->lock);
     free(link);
     return true;

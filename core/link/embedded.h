@@ -30,7 +30,9 @@ void embedded_start(struct embedded *link);
 
 int embedded_set_filters(struct embedded *link, const struct link_filter *filters, size_t n);
 
-/* Nothing comes any more when this returns. What is not taken over yet still may be. */
+/* Nothing comes any more when this returns. What is not taken over yet still may be. What would have come back from
+ * embedded_publish() fails there with -EAGAIN: so a delivery stays undone, and no message is lost between two
+ * routes. */
 void embedded_stop_receiving(struct embedded *link);
 
 /* Says that it goes; publishing fails from now on. */

@@ -167,3 +167,21 @@ def test_a_changed_broker_waits_for_a_restart(router, included, client):
     router.run.send_signal(signal.SIGUSR1)
     router.run.wait_line("broker clients=0")
     router.run.wait_line("link broker connected=1")
+
+
+def test_nothing_is_lost_between_two_routes_at_the_end(router, included, client):
+    """The first route publishes for the second; what the second cannot get any more is left for the next start."""
+    broker = included(workers=2)
+    service = ('again = { plugin = "republish"; link = "broker"; targets = { out = { topic = "out/{topic}"; '
+               'rate_limit = 5; rate_per = "500ms"; }; }; };')
+    routes = '{ topic = "in/#"; targets = "again:out"; }, { topic = "out/#"; targets = "file:out"; }'
+    head = f'drain = "1s"; store = {{ path = "{router.path("store")}"; }};\n'
+    router.start(head + config(router, broker, routes, service)).ready()
+    c = client(broker.port)
+    for i in range(30):
+        c.publish("in/a", b"%d" % i)
+    router.lines("out", 1)
+    assert router.run.stop() in (0, 2)
+    assert len(router.lines("out", 1)) < 30
+    router.start().ready()
+    assert router.lines("out", 30) == [b"%d" % i for i in range(30)]

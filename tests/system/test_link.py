@@ -466,7 +466,7 @@ def test_memory_is_bounded_while_nothing_is_taken_over(mosquitto, process, clien
 @pytest.mark.parametrize("lab", ["embedded"], indirect=True)
 @pytest.mark.parametrize("qos", [0, 1, 2])
 @pytest.mark.threads
-def test_memory_of_the_embedded_link_is_bounded_while_nothing_is_taken_over(lab, client, qos):
+def test_memory_of_the_embedded_link_is_bounded_while_nothing_is_taken_over(lab, client, build, qos):
     """Beyond 64 MiB QoS 0 is dropped and counted, and publishers of the others are read from no further."""
     cat = lab.start([["a", 2]])
     cat.ask(quiet=True)
@@ -484,7 +484,8 @@ def test_memory_of_the_embedded_link_is_bounded_while_nothing_is_taken_over(lab,
         # One more turn of the broker's workers, at least.
         client(lab.port).publish("b")
     assert 64 <= cat.stats()["untaken"] <= 70
-    assert cat.process.rss() - before < 160 * len(payload)
+    slack = 4 if "san" in str(build) else 1  # a sanitizer's own memory
+    assert cat.process.rss() - before < slack * 160 * len(payload)
     assert not any(info.is_published() for info in infos) or qos == 0
     cat.ask(release=True)
     if qos > 0:
