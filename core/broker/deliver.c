@@ -19,6 +19,10 @@ static void count_dropped(struct worker *worker, const struct session *session, 
         log_warning("message dropped client=%s: %s", session->id, why);
 }
 
+/* Why write_publish() says no. */
+static const char not_to_be_sent[] =
+    "larger than its Maximum Packet Size, or not below its mount_point";
+
 /* ---- Encoding ---- */
 
 /* What is the broker's own in the properties of one receiver. */
@@ -156,11 +160,21 @@ static int add_payload(struct client *c, struct publish *p)
     return publication ? output_add_payload(&c->output, publication) : -ENOMEM;
 }
 
-/* Puts a PUBLISH packet into the output. Returns false if the client cannot take one so large; a connection
- * for which there is no memory ends. */
+/* Whether a client can know the topic: it lies below the mount point of its listener. Others can match too: "m" does
+ * match "m/#", and a session may have been with another listener before. */
+static bool is_mounted(const struct client *c, const struct publish *p)
+{
+    size_t len = c->listener->mount_len;
+    return len == 0 || (p->topic_len > len && memcmp(p->topic, c->listener->mount_point, len) == 0);
+}
+
+/* Puts a PUBLISH packet into the output. Returns false if the client cannot take it, as it is too large or outside of
+ * the mount point; a connection for which there is no memory ends. */
 static bool write_publish(struct client *c, struct publish *p, const struct terms *terms,
                           uint16_t packet_id, bool dup)
 {
+    if (!is_mounted(c, p))
+        return false;
     struct worker *worker = c->worker;
     size_t mount = c->listener->mount_len;
     struct mqtt_publish_head head = {
@@ -236,7 +250,7 @@ static void launch(struct client *c, struct flow *flow, struct publish *p, struc
         return;
     }
     if (!write_publish(c, p, terms, id, false)) {
-        count_dropped(c->worker, c->session, "larger than its Maximum Packet Size");
+        count_dropped(c->worker, c->session, not_to_be_sent);
         flow_land(flow, flow_flight(flow, id));
     }
 }
@@ -302,7 +316,7 @@ bool deliver(struct worker *worker, struct session *session, struct publish *p,
         if (output_is_full(c))
             return hold_back(worker, session, p, terms);
         if (!write_publish(c, p, terms, 0, false))
-            count_dropped(worker, session, "larger than its Maximum Packet Size");
+            count_dropped(worker, session, not_to_be_sent);
         return false;
     }
     struct flow *flow = session_flow(worker, session);
@@ -337,7 +351,7 @@ static void send_again(struct client *c, struct flow *flow, struct flow_item *it
     }
     struct publish p = publish_of(item->publication);
     if (!write_publish(c, &p, &item->terms, id, true)) {
-        count_dropped(c->worker, c->session, "larger than its Maximum Packet Size");
+        count_dropped(c->worker, c->session, not_to_be_sent);
         flow_land(flow, item);
     }
 }
@@ -353,7 +367,8 @@ static void send_queued(struct client *c, struct flow *flow)
     }
     struct publish p = publish_of(item.publication);
     if (item.terms.qos == 0) {
-        write_publish(c, &p, &item.terms, 0, false);
+        if (!write_publish(c, &p, &item.terms, 0, false))
+            count_dropped(worker, c->session, not_to_be_sent);
         flow_item_release(&item);
         return;
     }
