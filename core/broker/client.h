@@ -44,6 +44,7 @@ struct client {
     uint16_t keep_alive_s;
     uint16_t receipts;      /* messages of QoS 1 whose acknowledgement waits for somebody */
     uint16_t alias_maximum; /* the client's Topic Alias Maximum */
+    uint16_t inherited;     /* QoS 2 identifiers of earlier connections that may not be released yet */
     uint8_t level;          /* enum mqtt_level */
     uint8_t reason;         /* of the end: enum mqtt_reason */
     bool is_long : 1;       /* see partial */

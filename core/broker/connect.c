@@ -295,6 +295,7 @@ void on_connect(struct client *c, const uint8_t *body, size_t len)
     c->session = session;
     c->connecting = false;
     session->client = c;
+    c->inherited = (uint16_t)ids_count(session->received);
     COUNT(worker, clients_connected, 1);
     adopt_terms(c, &in);
     if (!keep_will(c, &in)) {

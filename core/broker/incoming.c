@@ -92,6 +92,14 @@ static enum mqtt_reason judge(struct client *c, const struct mqtt_publish *in)
     return MQTT_SUCCESS;
 }
 
+/* QoS 2 identifiers that this connection has received and not released: what earlier ones have left does not count
+ * against its quota [MQTT 5.0, 4.9]. */
+static uint32_t own_ids(const struct client *c)
+{
+    uint32_t all = ids_count(c->session->received);
+    return all > c->inherited ? all - c->inherited : 0;
+}
+
 /* Whether a message of QoS 1 or 2 is to be published: not if it has come before, or is one too many. */
 static bool is_new(struct client *c, const struct mqtt_publish *in)
 {
@@ -108,8 +116,10 @@ static bool is_new(struct client *c, const struct mqtt_publish *in)
             return false;
         }
     }
-    if (c->level == MQTT_5_0 && ids_count(session->received) + c->receipts >
-                                    (uint64_t)c->worker->settings->receive_maximum) {
+    if (c->level == MQTT_5_0 &&
+        own_ids(c) + c->receipts > (uint64_t)c->worker->settings->receive_maximum) {
+        if (in->qos == 2) /* it comes again, and is new then */
+            ids_remove(&session->received, in->packet_id);
         client_refuse(c, MQTT_RECEIVE_MAXIMUM_EXCEEDED, NULL);
         return false;
     }
@@ -255,6 +265,8 @@ void on_publish(struct client *c, uint8_t first, const uint8_t *body, size_t len
     if ((!in.properties.present || carry(c, &in, &publish, &properties)) &&
         (c->listener->mount_len == 0 || mount(c, &publish, &topic)))
         take(c, &in, &publish);
+    else if (in.qos == 2) /* the connection ends: it comes again, and is new then */
+        ids_remove(&c->session->received, in.packet_id);
     if (topic || properties) { /* seldom; and this is called for every message */
         free(topic);
         free(properties);
@@ -266,6 +278,8 @@ void on_publish(struct client *c, uint8_t first, const uint8_t *body, size_t len
 static void on_release(struct client *c, uint16_t packet_id)
 {
     bool known = ids_remove(&c->session->received, packet_id);
+    if (ids_count(c->session->received) < c->inherited)
+        c->inherited = (uint16_t)ids_count(c->session->received);
     client_acknowledge(c, MQTT_PUBCOMP, packet_id,
                        known ? MQTT_SUCCESS : MQTT_PACKET_IDENTIFIER_NOT_FOUND);
 }

@@ -46,5 +46,45 @@ static void topic_outside_of_the_mount_point_is_not_for_its_clients(void **state
     quiet_broker_end(broker);
 }
 
+static void message_that_was_one_too_many_is_new_when_it_comes_again(void **state)
+{
+    (void)state;
+    struct broker *broker = quiet_broker("broker = { receive_maximum = 2; };");
+    struct peer publisher, subscriber;
+    peer_begin(&subscriber, broker, MQTT_3_1_1, "subscriber", true);
+    peer_subscribe(&subscriber, 1, "#", 0, 0);
+    EXPECT(&subscriber, "SUBACK id=1 00");
+    peer_begin(&publisher, broker, MQTT_5_0, "publisher", false);
+    for (uint16_t id = 1; id <= 2; id++) {
+        peer_publish(&publisher, "t", "within", 4, id);
+        EXPECT(&publisher, id == 1 ? "PUBREC id=1 00" : "PUBREC id=2 00");
+        EXPECT(&subscriber, "PUBLISH q0 topic=t payload=within");
+    }
+    peer_publish(&publisher, "t", "beyond", 4, 3);
+    EXPECT(&publisher, "DISCONNECT 93");
+    EXPECT(&publisher, "closed");
+    EXPECT(&subscriber, "nothing");
+
+    /* A new connection has a new quota, and not what the old one left in it. */
+    peer_close(&publisher);
+    peer_begin(&publisher, broker, MQTT_5_0, "publisher", false);
+    peer_publish(&publisher, "t", "beyond", 4 | MQTT_FLAG_DUP, 3);
+    EXPECT(&publisher, "PUBREC id=3 00");
+    EXPECT(&subscriber, "PUBLISH q0 topic=t payload=beyond");
+    peer_ack(&publisher, MQTT_PUBREL, 1);
+    EXPECT(&publisher, "PUBCOMP id=1 00");
+    peer_publish(&publisher, "t", "more", 4, 4);
+    EXPECT(&publisher, "PUBREC id=4 00");
+    peer_publish(&publisher, "t", "beyond", 4, 5);
+    EXPECT(&publisher, "PUBREC id=5 00"); /* 2 may be of this connection or the last: in its favour */
+    peer_publish(&publisher, "t", "beyond", 4, 6);
+    EXPECT(&publisher, "DISCONNECT 93");
+
+    peer_close(&publisher);
+    peer_close(&subscriber);
+    quiet_broker_end(broker);
+}
+
 TEST_SUITE("broker connection",
-           cmocka_unit_test(topic_outside_of_the_mount_point_is_not_for_its_clients));
+           cmocka_unit_test(topic_outside_of_the_mount_point_is_not_for_its_clients),
+           cmocka_unit_test(message_that_was_one_too_many_is_new_when_it_comes_again));
