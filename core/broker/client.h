@@ -44,7 +44,7 @@ struct client {
     uint16_t keep_alive_s;
     uint16_t receipts;      /* messages of QoS 1 whose acknowledgement waits for somebody */
     uint16_t alias_maximum; /* the client's Topic Alias Maximum */
-    uint16_t inherited;     /* QoS 2 identifiers of earlier connections that may not be released yet */
+    uint16_t inherited;     /* QoS 2 identifiers that earlier connections left */
     uint8_t level;          /* enum mqtt_level */
     uint8_t reason;         /* of the end: enum mqtt_reason */
     bool is_long : 1;       /* see partial */
@@ -89,9 +89,21 @@ void clients_settle(struct worker *worker);
 void client_pause(struct client *client);
 void client_resume(struct client *client);
 
+/* Whether the client takes a packet of that length; one that must be sent and is not ends the connection
+ * [MQTT-3.1.2-24]. */
+static inline bool client_takes(struct client *c, size_t len)
+{
+    if (c->max_packet == 0 || len <= c->max_packet)
+        return true;
+    client_end(c, MQTT_PACKET_TOO_LARGE, "no answer is within its Maximum Packet Size");
+    return false;
+}
+
 /* Appends a small packet. */
 static inline uint8_t *client_room(struct client *c, size_t len)
 {
+    if (!client_takes(c, len))
+        return NULL;
     uint8_t *at = output_room(&c->output, &c->worker->pool, len);
     if (!at)
         client_end(c, MQTT_SERVER_BUSY, "out of memory");

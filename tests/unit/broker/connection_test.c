@@ -76,7 +76,8 @@ static void message_that_was_one_too_many_is_new_when_it_comes_again(void **stat
     peer_publish(&publisher, "t", "more", 4, 4);
     EXPECT(&publisher, "PUBREC id=4 00");
     peer_publish(&publisher, "t", "beyond", 4, 5);
-    EXPECT(&publisher, "PUBREC id=5 00"); /* 2 may be of this connection or the last: in its favour */
+    EXPECT(&publisher,
+           "PUBREC id=5 00"); /* 2 may be of this connection or the last: in its favour */
     peer_publish(&publisher, "t", "beyond", 4, 6);
     EXPECT(&publisher, "DISCONNECT 93");
 
@@ -85,6 +86,43 @@ static void message_that_was_one_too_many_is_new_when_it_comes_again(void **stat
     quiet_broker_end(broker);
 }
 
+static void nothing_is_sent_that_is_larger_than_a_client_takes(void **state)
+{
+    (void)state;
+    struct broker *broker = quiet_broker("broker = { };");
+    static const struct {
+        uint8_t max; /* packets of the broker are at most that long */
+        const char *answers[3];
+    } rows[] = {
+        { 2, { "closed" } },
+        { 9, { "closed" } }, /* CONNACK has 11 bytes here, */
+        { 11, { "CONNACK 00 [21=1000 22=10]", "DISCONNECT 95", "closed" } }, /* SUBACK 14 */
+        { 14,
+          { "CONNACK 00 [21=1000 22=10]", "SUBACK id=1 00 00 00 00 00 00 00 00 00", "nothing" } },
+    };
+    for (size_t i = 0; i < ROWS(rows); i++) {
+        struct peer peer;
+        peer_open(&peer, broker, MQTT_5_0, 0, 0);
+        const uint8_t connect[] = { 0x10, 19, 0,    4, 'M', 'Q', 'T',         'T', 5, 2,  0,
+                                    0,    5,  0x27, 0, 0,   0,   rows[i].max, 0,   1, 'c' };
+        const uint8_t subscribe[] = { 0x82,   39,     0,      1,      0,
+#define FILTER 0, 1, 'f', 0
+                                      FILTER, FILTER, FILTER, FILTER, FILTER,
+                                      FILTER, FILTER, FILTER, FILTER };
+#undef FILTER
+        peer_send(&peer, connect, sizeof(connect));
+        peer_send(&peer, subscribe, sizeof(subscribe));
+        for (size_t j = 0; j < 3 && rows[i].answers[j]; j++) {
+            const char *answer = peer_next(&peer);
+            CHECK(strcmp(answer, rows[i].answers[j]) == 0, "at most %u bytes: %s", rows[i].max,
+                  answer);
+        }
+        peer_close(&peer);
+    }
+    quiet_broker_end(broker);
+}
+
 TEST_SUITE("broker connection",
            cmocka_unit_test(topic_outside_of_the_mount_point_is_not_for_its_clients),
-           cmocka_unit_test(message_that_was_one_too_many_is_new_when_it_comes_again));
+           cmocka_unit_test(message_that_was_one_too_many_is_new_when_it_comes_again),
+           cmocka_unit_test(nothing_is_sent_that_is_larger_than_a_client_takes));
