@@ -195,6 +195,8 @@ static void flush(struct client *c)
         client_end(c, MQTT_UNSPECIFIED_ERROR, "cannot be written to");
         return;
     }
+    if (c->paused && written > 0) /* it lives, though its pings are not read */
+        c->heard_ms = (uint32_t)loop_now_ms(&c->worker->loop);
     bool was_blocked = c->blocked;
     c->blocked = rc == 0;
     if (c->blocked != was_blocked && !c->ending)
@@ -424,6 +426,8 @@ static void consume(struct client *c, const uint8_t *data, size_t len)
             }
             packet(c, data[at], data + at + header, body);
             at += header + body;
+            if (c->blocked && client_is_behind(c))
+                worker_pause(c->worker, c);
         }
     }
     if (c->ending)
@@ -560,6 +564,12 @@ void client_arrive(struct worker *worker, struct client *c)
 
 /* ---- Pauses ---- */
 
+bool client_is_behind(const struct client *c)
+{
+    return c->blocked &&
+           c->output.bytes >= (uint64_t)c->worker->settings->max_output_bytes.bytes / 2;
+}
+
 void client_pause(struct client *c)
 {
     if (c->paused || c->ending)
@@ -597,9 +607,10 @@ void client_timer_ended(struct timer_wheel *wheel, struct timer *timer)
         client_refuse(c, MQTT_KEEP_ALIVE_TIMEOUT, "no CONNECT within connect_timeout");
         return;
     }
-    /* One and a half times the keep-alive [MQTT-3.1.2-22]. A paused connection is not at fault. */
+    /* One and a half times the keep-alive [MQTT-3.1.2-22]. A paused connection is not at fault, unless it is because it
+     * reads nothing. */
     uint32_t now = (uint32_t)loop_now_ms(&worker->loop), limit = c->keep_alive_s * 1500u;
-    if (c->paused)
+    if (c->paused && !client_is_behind(c))
         c->heard_ms = now;
     uint32_t silent = now - c->heard_ms;
     if (silent >= limit)

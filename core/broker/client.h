@@ -41,8 +41,9 @@ struct client {
 
     uint32_t heard_ms;   /* when the last packet came: the low bits of the loop's clock */
     uint32_t max_packet; /* the client's Maximum Packet Size; 0: none */
+    uint32_t waiting;    /* messages of QoS 1 and 2 whose acknowledgement waits for somebody, */
     uint16_t keep_alive_s;
-    uint16_t receipts;      /* messages of QoS 1 whose acknowledgement waits for somebody */
+    uint16_t receipts;      /* and those of QoS 1 alone */
     uint16_t alias_maximum; /* the client's Topic Alias Maximum */
     uint16_t inherited;     /* QoS 2 identifiers that earlier connections left */
     uint8_t level;          /* enum mqtt_level */
@@ -84,6 +85,9 @@ void client_relieve(struct client *client);
 
 /* The turn's end: flushes and closes what was touched. */
 void clients_settle(struct worker *worker);
+
+/* Whether so much waits to be written to it that nothing more is read from it, which might want an answer. */
+bool client_is_behind(const struct client *client);
 
 /* Reads no more until client_resume(); what has been read and not looked at waits. */
 void client_pause(struct client *client);

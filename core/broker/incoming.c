@@ -220,8 +220,7 @@ static void take(struct client *c, const struct mqtt_publish *in, struct publish
         receipt_acknowledge(c, publish->receipt, in->qos, in->packet_id,
                             nobody ? MQTT_NO_MATCHING_SUBSCRIBERS : MQTT_SUCCESS);
     }
-    if (publish->crowded ||
-        (c->level < MQTT_5_0 && c->receipts >= worker->settings->receive_maximum))
+    if (publish->crowded)
         worker_pause(worker, c);
     publish_release(publish, NULL);
 }

@@ -58,6 +58,7 @@ static void send_oldest(struct session *session)
             ids_remove(&session->received, oldest->packet_id);
         if (oldest->awaited && c) {
             c->receipts = (uint16_t)(c->receipts - (oldest->qos == 1));
+            c->waiting--;
             if (refused)
                 client_end(c, MQTT_SERVER_BUSY, "a message could not be taken over");
             else
@@ -95,12 +96,16 @@ void receipt_acknowledge(struct client *c, struct receipt *receipt, uint8_t qos,
     receipt->reason = (uint8_t)reason;
     receipt->awaited = true;
     c->receipts = (uint16_t)(c->receipts + (qos == 1));
+    c->waiting++;
     if (waits) {
         receipt_done(receipt, false); /* the maker's own wait */
     } else {
         receipt->done = true;
         send_oldest(session);
     }
+    /* Clients of 5.0 know the limit, and get no further but by releasing what was not acknowledged yet. */
+    if (c->waiting >= c->worker->settings->receive_maximum + (c->level == MQTT_5_0))
+        worker_pause(c->worker, c);
 }
 
 bool receipt_is_waiting(struct client *c, uint16_t packet_id)
@@ -108,6 +113,7 @@ bool receipt_is_waiting(struct client *c, uint16_t packet_id)
     struct receipt *newest = c->session->receipts, *at = newest;
     while (at) {
         if (at->qos == 2 && at->packet_id == packet_id) {
+            c->waiting += !at->awaited;
             at->awaited = true;
             return true;
         }

@@ -181,7 +181,7 @@ static void resume_paused(struct worker *worker)
     for (struct client *c = waiting, *next; c; c = next) {
         next = c->next_paused;
         c->in_paused = false;
-        if (c->receipts * 2 > worker->settings->receive_maximum)
+        if (client_is_behind(c) || c->waiting * 2 > worker->settings->receive_maximum)
             worker_pause(worker, c);
         else
             client_resume(c);

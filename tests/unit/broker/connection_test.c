@@ -5,6 +5,8 @@
 #include "../suite.h"
 #include "peers.h"
 
+#include <sys/socket.h>
+
 static void topic_outside_of_the_mount_point_is_not_for_its_clients(void **state)
 {
     (void)state;
@@ -122,7 +124,117 @@ static void nothing_is_sent_that_is_larger_than_a_client_takes(void **state)
     quiet_broker_end(broker);
 }
 
+/* Sends a packet as often as the broker reads it, at most `most` times; the answers are not read. Returns how often. */
+static int send_until_it_stops(struct peer *peer, const uint8_t *packet, size_t len, int most)
+{
+    int sent = 0;
+    for (int idle = 0; sent < most && idle < 5;) {
+        ssize_t n = send(peer->fd, packet, len, MSG_NOSIGNAL | MSG_DONTWAIT);
+        if (n == (ssize_t)len) {
+            sent++;
+            idle = 0;
+            continue;
+        }
+        assert_int_equal(n, -1);
+        turns(peer->broker);
+        idle++;
+    }
+    return sent;
+}
+
+static void client_that_reads_no_answers_is_read_from_no_further(void **state)
+{
+    (void)state;
+    struct broker *broker = quiet_broker("broker = { max_output_bytes = 65536L; };");
+    struct peer peer;
+    peer_begin(&peer, broker, MQTT_3_1_1, "peer", true);
+    static const uint8_t ping[] = { 0xc0, 0 };
+    const int most = 2000000;
+    int sent = send_until_it_stops(&peer, ping, sizeof(ping), most);
+    CHECK(sent < most, "%s", "it reads and reads");
+    size_t waits = (size_t)broker->workers[0]->clients->output.bytes;
+    CHECK(waits < 65536 + WORKER_BUFFER, "%zu bytes wait", waits);
+
+    /* Once it reads there is an answer for each. */
+    static char bytes[65536];
+    size_t got = 0;
+    for (ssize_t n; (n = recv(peer.fd, bytes, sizeof(bytes), MSG_DONTWAIT)) > 0; got += (size_t)n)
+        turns(broker);
+    CHECK(got == 2 * (size_t)sent, "%zu bytes of answers to %d pings", got, sent);
+    assert_false(broker->workers[0]->clients->paused);
+    peer_close(&peer);
+    quiet_broker_end(broker);
+}
+
+/* ---- Receipts, by a tap ---- */
+
+static struct tap_message *in_hand;
+
+static void keep_in_hand(void *context, struct tap_message *first, size_t n)
+{
+    (void)context;
+    (void)n;
+    struct tap_message **end = &in_hand;
+    while (*end)
+        end = &(*end)->next;
+    *end = first;
+}
+
+static void finish_oldest(bool refused)
+{
+    struct tap_message *message = in_hand;
+    assert_non_null(message);
+    in_hand = message->next;
+    tap_message_done(message, refused);
+}
+
+static struct broker_tap *tap_of(struct broker *broker, const char *filter)
+{
+    in_hand = NULL;
+    struct broker_tap *tap = broker_tap_open(broker, "tap", keep_in_hand, NULL);
+    const struct tap_filter filters[] = { { filter, 2 } };
+    assert_non_null(tap);
+    assert_int_equal(broker_tap_set_filters(tap, filters, 1), 0);
+    return tap;
+}
+
+static void acknowledgements_that_wait_are_limited_for_clients_that_know_no_limit(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *what;
+        uint8_t packets[16];
+        size_t len;
+    } rows[] = {
+        { "QoS 1", { 0x32, 6, 0, 1, 't', 0, 2, 'x' }, 8 },
+        { "QoS 1, refused", { 0x32, 9, 0, 4, '$', 'S', 'Y', 'S', 0, 2, 'x' }, 11 },
+        { "QoS 2, released early", { 0x34, 5, 0, 1, 't', 0, 2, 0x62, 2, 0, 2 }, 11 },
+    };
+    for (size_t i = 0; i < ROWS(rows); i++) {
+        struct broker *broker = quiet_broker("broker = { receive_maximum = 100; };");
+        struct broker_tap *tap = tap_of(broker, "held");
+        struct peer peer;
+        peer_begin(&peer, broker, MQTT_3_1_1, "peer", true);
+        peer_publish(&peer, "held", "", 2, 1);
+        int sent = send_until_it_stops(&peer, rows[i].packets, rows[i].len, 1000);
+        uint32_t waiting = broker->workers[0]->clients->waiting;
+        CHECK(waiting == 100, "%s: %u wait", rows[i].what, waiting);
+
+        finish_oldest(false);
+        int answers = 0;
+        while (strcmp(peer_next(&peer), "nothing") != 0)
+            answers++;
+        CHECK(answers >= sent, "%s: %d answers to %d", rows[i].what, answers, sent);
+        assert_int_equal(broker->workers[0]->clients->waiting, 0);
+        broker_tap_close(tap);
+        peer_close(&peer);
+        quiet_broker_end(broker);
+    }
+}
+
 TEST_SUITE("broker connection",
            cmocka_unit_test(topic_outside_of_the_mount_point_is_not_for_its_clients),
            cmocka_unit_test(message_that_was_one_too_many_is_new_when_it_comes_again),
-           cmocka_unit_test(nothing_is_sent_that_is_larger_than_a_client_takes));
+           cmocka_unit_test(nothing_is_sent_that_is_larger_than_a_client_takes),
+           cmocka_unit_test(client_that_reads_no_answers_is_read_from_no_further),
+           cmocka_unit_test(acknowledgements_that_wait_are_limited_for_clients_that_know_no_limit));
