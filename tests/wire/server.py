@@ -4,6 +4,7 @@
 import os
 import signal
 import socket
+import struct
 import subprocess
 import tempfile
 import time
@@ -12,6 +13,8 @@ from pathlib import Path
 from cases import DataError
 
 ROOT = Path(__file__).resolve().parents[2]
+NETLINK_SOCK_DIAG, SOCK_DIAG_BY_FAMILY, TCP_LISTEN = 4, 20, 10
+NLM_F_REQUEST, NLM_F_DUMP, NLMSG_ERROR, NLMSG_DONE = 1, 0x300, 2, 3
 START = 30.0  # seconds until it has to listen; never a measure of speed
 
 # What Mosquitto takes below a `listener`, and this program's listener groups too.
@@ -26,10 +29,38 @@ def free_port():
         return s.getsockname()[1]
 
 
-def listens(port):
-    """Whether something on loopback listens. A connection would tell too, but count as one."""
-    rows = Path("/proc/net/tcp").read_text().splitlines()[1:]
-    return any(row.split()[1] == f"0100007F:{port:04X}" and row.split()[3] == "0A" for row in rows)
+def is_taken(port):
+    with socket.socket() as s:
+        try:
+            s.bind(("127.0.0.1", port))
+        except OSError:
+            return True
+    return False
+
+
+def has_socket(pid, inode):
+    try:
+        return any(os.readlink(fd) == f"socket:[{inode}]" for fd in Path(f"/proc/{pid}/fd").iterdir())
+    except OSError:
+        return False  # it has ended, or closed something meanwhile: to be asked again
+
+
+def listens(pid, port):
+    """Whether that process listens there. A connection would tell too, but count as one, and /proc/net/tcp takes seconds
+    while the machine has very many of them; so the kernel is asked for its listening sockets (sock_diag(7))."""
+    request = struct.pack("=BBBxI", socket.AF_INET, socket.IPPROTO_TCP, 0, 1 << TCP_LISTEN) + bytes(48)
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_SOCK_DIAG) as s:
+        s.send(struct.pack("=IHHII", 16 + len(request), SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST | NLM_F_DUMP, 1, 0) + request)
+        while True:
+            data, at = s.recv(1 << 16), 0
+            while at < len(data):
+                length, kind = struct.unpack_from("=IH", data, at)
+                if kind in (NLMSG_ERROR, NLMSG_DONE):
+                    return False
+                if struct.unpack_from(">H", data, at + 20)[0] == port:
+                    inode, = struct.unpack_from("=I", data, at + 84)
+                    return has_socket(pid, inode)
+                at += (length + 3) & ~3
 
 
 def mosquitto_config(port, options):
@@ -73,8 +104,12 @@ class Server:
             if options:
                 raise DataError(f"needs a broker of its own, with {options}")
             return
-        self.address = "127.0.0.1", free_port()
         self.folder = tempfile.TemporaryDirectory(prefix="wire-")
+        while not self.start(broker, options):
+            pass  # somebody else took the port meanwhile
+
+    def start(self, broker, options):
+        self.address = "127.0.0.1", free_port()
         config = Path(self.folder.name, "broker.conf")
         self.log = Path(self.folder.name, "log").open("w+b")
         if broker == "mosquitto":
@@ -85,14 +120,19 @@ class Server:
             argv = [ROOT / os.environ.get("TOCSIN_BUILD", "build/release") / "tocsin", "run", "-c", config]
         self.child = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=self.log, stderr=subprocess.STDOUT,
                                       cwd=self.folder.name)
-        self.await_listening()
+        return self.await_listening()
 
     def await_listening(self):
+        """False if the port is somebody else's."""
         end = time.monotonic() + START
         while True:
-            if listens(self.address[1]):
-                return
-            if self.child.poll() is not None or time.monotonic() > end:
+            ended = self.child.poll() is not None
+            if ended and is_taken(self.address[1]):
+                self.log.close()
+                return False
+            if not ended and listens(self.child.pid, self.address[1]):
+                return True
+            if ended or time.monotonic() > end:
                 raise DataError(f"the broker does not listen: {self.said() or 'without a word'}")
             time.sleep(0.01)
 
