@@ -189,7 +189,7 @@ bench: test-deps ## measure: what a message costs, stage by stage and end to end
 	@$(MAKE) --no-print-directory bench-broker
 
 .PHONY: bench-broker
-bench-broker: test-deps ## measure the broker against mosquitto (LONG=1: for a quarter of an hour)
+bench-broker: test-deps ## measure the broker against mosquitto (LONG=1: for twenty minutes)
 	@$(MAKE) --no-print-directory compile $(BENCHES)
 	$(PYTHON) tests/bench/broker.py $(if $(LONG),--long)
 

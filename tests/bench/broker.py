@@ -4,7 +4,7 @@
     tests/bench/broker.py [--long] [--row NAME]... [--brokers NAME,NAME...] [--repeats N] [--seconds S]
 
 All brokers of a row run at the same time, idle but for the one that is measured; the load goes to them in turn, as
-many times as --repeats says, and the median counts (with several workers the worst run: see figure_of()). CPU is user and system time of the whole broker process for each
+many times as --repeats says, and the median counts (with several workers sometimes the worst run: see figure_of()). CPU is user and system time of the whole broker process for each
 message delivered, from the kernel's clock of that process. A run that lost or doubled a message, broke the protocol
 or was closed is shown as such: its figures count for nothing.
 
@@ -28,6 +28,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = ROOT / os.environ.get("TOCSIN_BUILD", "build/release")
 LOAD = BUILD / "bench/mqttload"
+SAVED = ROOT / "build/bench/broker.json"
 
 # What both brokers are told, by the names that both know: nothing is dropped, nothing written, no waiting for more.
 OPTIONS = {"max_inflight_messages": 20000, "max_queued_messages": 0, "set_tcp_nodelay": "true",
@@ -44,7 +45,7 @@ class Row:
     """A load, what it is measured by, and what must come out. Values are smaller-is-better unless `higher`."""
 
     def __init__(self, key, title, load, value, unit, must, limit=None, relay="parse", fresh=False, higher=False,
-                 seconds=(0.8, 4), digits=2, ratio=True):
+                 seconds=(0.5, 4), digits=2, ratio=True):
         self.key, self.title, self.load, self.value, self.unit = key, title, load, value, unit
         self.must, self.limit = must, limit  # a ratio to mosquitto, or a number where `ratio` is False
         self.relay = relay                   # mode of the null relay, None where it cannot do that
@@ -74,7 +75,7 @@ ROWS = [
         "us CPU each", 1.5, 1.5, digits=1),
     Row("connect-rate", "the same, connections/s", None, "connects_per_s", "a second", None, higher=True, digits=0),
     Row("latency", "latency at 1,000 messages/s, p50", ["--qos", "0", "--rate", "1000"], "lat_p50_us", "us", None,
-        seconds=(2, 10), digits=0),
+        seconds=(1.5, 10), digits=0),
     Row("latency-99", "the same, p99", None, "lat_p99_us", "us", None, digits=0),
     Row("latency-cpu", "the same, CPU a message", None, CPU, "us", None, digits=1),
     Row("idle", "memory of an idle connection", ["--conns", "19000", "--touch"], "bytes_per_conn", "bytes", 375, 160,
@@ -260,10 +261,14 @@ def run_row(row, kinds, folder, args):
     return results
 
 
+# One sender and one receiver: with several workers it is chance whether they share one.
+OF_TWO = {"qos0", "qos1", "qos2", "large", "large-rate", "latency", "latency-99", "latency-cpu"}
+
+
 def figure_of(row, results, kind):
-    """The median; with several workers the worst, since it is chance whether sender and receiver share one."""
+    """The median; where chance has a say the worst."""
     values = [r[row.value] for r in results if row.value in r]
-    if values and kind.startswith("tocsin-") and kind != "tocsin-1":
+    if values and row.key in OF_TWO and kind.startswith("tocsin-") and kind != "tocsin-1":
         return min(values) if row.higher else max(values)
     return statistics.median(values) if values else None
 
@@ -303,6 +308,29 @@ def print_row(row, results, kinds, able):
     print("| " + " | ".join(cells) + " |", flush=True)
 
 
+def show(rows, results, kinds):
+    """Prints the rows that one load gives. Returns what went wrong in its runs."""
+    troubles = []
+    good = {kind: [] for kind in kinds}
+    for kind, runs in results.items():
+        for run in runs:
+            if text := trouble(rows[0], run):
+                troubles.append(f"{rows[0].title}: {kind}: {text}")
+            else:
+                good[kind].append(run)
+    for row in rows:
+        print_row(row, good, kinds, results.keys())
+    return troubles
+
+
+def print_head(head, kinds):
+    gauge = head["gauge"]
+    print(f"{head['date']}, {os.cpu_count()} cores, load {head['load']:.1f}; a TCP write and read "
+          f"{gauge['tcp_write_read_ns'] / 1e3:.1f} us, a system call {gauge['syscall_ns']:.0f} ns\n")
+    print("| what | unit | must | " + " | ".join(kinds) + " |")
+    print("| --- | --- | ---: | " + " | ".join("---:" for _ in kinds) + " |", flush=True)
+
+
 def with_followers(keys):
     """Rows in the file's order; a row without a load of its own shows another figure of the run before it."""
     groups = []
@@ -316,42 +344,40 @@ def with_followers(keys):
 
 def main():
     parser = argparse.ArgumentParser(description="Brokers side by side.")
-    parser.add_argument("--long", action="store_true", help="five repeats of some seconds each (15 minutes)")
+    parser.add_argument("--long", action="store_true", help="five repeats of some seconds each (twenty minutes)")
     parser.add_argument("--row", action="append", choices=[r.key for r in ROWS], help="only this row (repeatable)")
     parser.add_argument("--brokers", default="mosquitto,tocsin-1,tocsin-2,relay", help="of mosquitto, tocsin-N, relay")
     parser.add_argument("--repeats", type=int, help="runs of each")
     parser.add_argument("--seconds", type=float, help="length of a run")
+    parser.add_argument("--again", action="store_true", help="print the table of the last run once more")
     parser.add_argument("--profile", action="store_true", help="with perf; the figures are then those of a slower run")
     args = parser.parse_args()
     kinds = args.brokers.split(",")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
+    if args.again:
+        saved = json.loads(SAVED.read_text())
+        print_head(saved, saved["kinds"])
+        for rows in with_followers(args.row):
+            if rows[0].key in saved["rows"]:
+                show(rows, saved["rows"][rows[0].key], saved["kinds"])
+        return 0
+
     gauge = json.loads(subprocess.run([LOAD, "--gauge"], check=True, stdout=subprocess.PIPE).stdout)
-    print(f"{time.strftime('%Y-%m-%d')}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; a TCP write and read "
-          f"{gauge['tcp_write_read_ns'] / 1e3:.1f} us, a system call {gauge['syscall_ns']:.0f} ns\n")
-    print("| what | unit | must | " + " | ".join(kinds) + " |")
-    print("| --- | --- | ---: | " + " | ".join("---:" for _ in kinds) + " |", flush=True)
+    head = {"date": time.strftime("%Y-%m-%d"), "load": os.getloadavg()[0], "gauge": gauge, "kinds": kinds}
+    print_head(head, kinds)
     everything, troubles, began = {}, [], time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         for rows in with_followers(args.row):
             able = [k for k in kinds if k != "relay" or rows[0].relay]
             results = run_row(rows[0], able, Path(folder), args)
             everything[rows[0].key] = results
-            good = {kind: [] for kind in kinds}
-            for kind, runs in results.items():
-                for run in runs:
-                    if text := trouble(rows[0], run):
-                        troubles.append(f"{rows[0].title}: {kind}: {text}")
-                    else:
-                        good[kind].append(run)
-            for row in rows:
-                print_row(row, good, kinds, able)
+            troubles += show(rows, results, kinds)
     print("\n" + ("\n".join(troubles) if troubles else "No message lost, doubled or out of order in any run."))
     print(f"{time.monotonic() - began:.0f} s")
-    out = ROOT / "build/bench"
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "broker.json").write_text(json.dumps({"gauge": gauge, "rows": everything}, indent=1))
+    SAVED.parent.mkdir(parents=True, exist_ok=True)
+    SAVED.write_text(json.dumps(head | {"rows": everything}, indent=1))
     return 1 if troubles else 0
 
 
