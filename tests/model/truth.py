@@ -219,9 +219,10 @@ class Truth:
         """The SUBSCRIBEs that may have brought a retained message."""
         if not m.retain or m.empty:
             return []
-        return [s for versions in session.subscriptions.values() for s in versions
+        return [s for versions in session.subscriptions.values() for i, s in enumerate(versions)
                 if not s.share and s.rh < 2 and s.begin <= time and matches(s.filter, m.topic)
-                and m.begin <= s.acked and not self.overwritten(m, s.begin)]
+                and m.begin <= s.acked and not self.overwritten(m, s.begin)
+                and not (s.rh == 1 and any(v.acked <= s.begin and v.leave > s.acked for v in versions[:i]))]
 
     def overwritten(self, m, before):
         """Whether another retained message certainly replaced it by then."""
