@@ -1,13 +1,20 @@
 # SPDX-License-Identifier: MIT
 """What is acknowledged survives: kill -9, a disk that fails, a power failure. The machinery is in crash/."""
 
+import contextlib
 import os
+import random
+import signal
+import sqlite3
 import sys
 
 import pytest
 from conftest import ROOT
 
 sys.path.insert(0, str(ROOT / "tests/system/crash"))
+import power  # noqa: E402
+from account import read_lines  # noqa: E402
+from publisher import Publisher  # noqa: E402
 from run import Daemon, harass, until  # noqa: E402
 
 FAULTS = "asan" in os.environ.get("TOCSIN_BUILD", "") or "tsan" in os.environ.get("TOCSIN_BUILD", "")
@@ -20,3 +27,163 @@ def test_nothing_acknowledged_is_lost_by_kill_9(tmp_path, by_link, places):
     account, acked = harass(tmp_path, 6, seed=1, by_link=by_link, faults=FAULTS, places=places)
     assert acked > 0
     account.check()
+
+
+def disk(daemon, build, trace=False):
+    """What daemon.start() needs for a disk that can fail and, with `trace`, remembers. Its mood is a file `disk`."""
+    env = {"LD_PRELOAD": str(build / "tests/preload/disk.so"), "DISK_PATH": str(daemon.database),
+           "DISK_MOOD": str(daemon.folder / "disk")}
+    return {**env, "DISK_TRACE": str(daemon.folder / "trace")} if trace else env
+
+
+@pytest.fixture
+def publishers():
+    """publishers(port, QoS...) starts some; they end with the test."""
+    started = []
+
+    def start(port, *qos, **more):
+        for q in qos:
+            started.append(Publisher(f"p{len(started)}", port, q, **more))
+            started[-1].start()
+        return started
+
+    yield start
+    for p in started:
+        p.finish()
+        p.done.set()
+
+
+@pytest.fixture
+def daemon(tmp_path):
+    made = []
+
+    def make(folder=tmp_path, **more):
+        folder.mkdir(exist_ok=True)
+        made.append(Daemon(folder, **more))
+        return made[-1]
+
+    yield make
+    for d in made:
+        if d.process and d.process.poll() is None:
+            d.process.kill()
+            d.process.wait()
+
+
+def finish(daemon, clients):
+    """Lets the publishers end, awaits all deliveries, and compares."""
+    for c in clients:
+        c.finish()
+    for c in clients:
+        assert c.done.wait(60), f"{c.name} waits for {list(c.flying.values())[:5]}"
+    until(lambda: daemon.has_all(clients), "all deliveries")
+    assert daemon.stop() == 0, daemon.said()[-3000:].decode()
+    assert daemon.rows() == 0
+    account = daemon.account(clients)
+    account.check()
+    return account
+
+
+@pytest.mark.parametrize("trouble, says", [("full", b"disk is full"), ("torn", b"disk is full"), ("broken", b"disk I/O error"),
+                                           ("unsynced", b"disk I/O error")])
+def test_disk_trouble_stops_intake_and_passes(daemon, publishers, build, trouble, says):
+    d = daemon()
+    mood = d.folder / "disk"
+    d.start(disk(d, build))
+    clients = publishers(d.port, 1, 2, window=10)
+    until(lambda: all(c.acked for c in clients), "acknowledgements")
+    d.set_mood("fails")  # or what is delivered need not be written
+    mood.write_text(trouble)
+    until(lambda: b"nothing more is acknowledged until that is over" in d.said(), "the log to say so")
+    assert says in d.said(), d.said()[-1000:].decode()
+    until(lambda: all(len(c.flying) == c.window and not any(r for _, r in c.flying.values()) for c in clients),
+          "full windows")
+    before = [len(c.acked) for c in clients]
+    d.process.send_signal(signal.SIGUSR1)  # counters, for which it has to be alive
+    until(lambda: b"in_trouble=1" in d.said(), "the counters")
+    assert [len(c.acked) for c in clients] == before
+    mood.write_text("well")
+    until(lambda: b"can be written again" in d.said(), "the end of the trouble")
+    until(lambda: all(len(c.acked) > n for c, n in zip(clients, before)), "more acknowledgements")
+    d.kill()
+    d.set_mood("works")
+    d.start(disk(d, build))
+    finish(d, clients)
+
+
+def test_what_was_delivered_during_disk_trouble_is_acknowledged(daemon, publishers, build):
+    d = daemon()
+    mood = d.folder / "disk"
+    mood.write_text("full")
+    d.start(disk(d, build), wait=False)
+    assert d.process.wait(60) != 0  # it cannot even make its file
+    mood.write_text("well")
+    d.start(disk(d, build))
+    clients = publishers(d.port, 1, 2, window=10)
+    until(lambda: all(c.acked for c in clients), "acknowledgements")
+    mood.write_text("full")
+    before = [len(c.acked) for c in clients]
+    until(lambda: all(len(c.acked) > n + 50 for c, n in zip(clients, before)), "acknowledgements of what is delivered")
+    mood.write_text("well")
+    finish(d, clients)
+
+
+def test_a_damaged_file_is_not_started_with(daemon):
+    d = daemon()
+    d.start()
+    assert d.stop() == 0
+    d.database.write_bytes(b"no database" * 1000)
+    d.start(wait=False)
+    assert d.process.wait(60) == 1
+    assert b"is damaged" in d.said() and b".recover" in d.said()
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_power_failure_loses_nothing_acknowledged(daemon, publishers, build, tmp_path, seed):
+    rng = random.Random(seed)
+    d = daemon(tmp_path / "first")
+    d.set_mood("x")
+    d.start(disk(d, build, trace=True))
+    clients = publishers(d.port, 1, 2, window=20)
+    until(lambda: all(len(c.acked) > 200 for c in clients), "acknowledgements")
+    for mood in ("fails", "works", "fails"):
+        d.set_mood(mood)
+        before = [len(c.acked) for c in clients]
+        until(lambda: all(len(c.acked) > n + 60 for c, n in zip(clients, before)), "more")
+    d.kill()
+    trace = power.read_trace(d.folder / "trace")
+    acked = [(t, c.name, n) for c in clients for n, t in c.acked.items()]
+    assert sum(c.kind == "S" for c in trace) > 20
+    checked = 0
+    for i in range(12):
+        moment = rng.uniform(min(t for t, _, _ in acked), d.kills[-1])
+        later = daemon(tmp_path / f"after-{i}")
+        later.database.parent.mkdir()
+        power.after_power_failure(trace, moment, rng, later.database)
+        start = later.start()
+        assert later.process.poll() is None, later.said(start).decode()
+        # The moody service says when it took each.
+        had = {(s.name, s.number) for s in read_lines(d.targets["moody"], [], True) if s.time <= moment}
+        wanted = {(who, n) for t, who, n in acked if t <= moment}
+        checked += len(wanted - had)
+        until(lambda: wanted <= had | {(s.name, s.number) for s in read_lines(later.targets["moody"], [], True)},
+              f"what was acknowledged before {moment}", 20)
+        assert later.stop() == 0
+    assert checked > 50, "most was delivered at once, so this has shown little"
+
+
+@pytest.mark.parametrize("hours", [-1000, 1000])
+def test_a_clock_that_was_set_does_not_stop_deliveries(daemon, publishers, hours):
+    d = daemon()
+    d.set_mood("fails")
+    d.start()
+    clients = publishers(d.port, 1)
+    until(lambda: clients[0].acked, "acknowledgements")
+    d.kill()
+    with contextlib.closing(sqlite3.connect(d.database)) as db, db:
+        # As if it had been written by another clock.
+        db.execute("UPDATE delivery SET due_ms = due_ms + ?, created_ms = created_ms + ? WHERE attempts > 0",
+                   (hours * 3600000,) * 2)
+        db.execute("UPDATE delivery SET created_ms = created_ms + ? WHERE attempts = 0", (hours * 3600000,))
+    d.set_mood("works")
+    d.start()
+    finish(d, clients)
