@@ -319,6 +319,12 @@ static int prune(struct keeper *keeper, struct store *store)
     uint64_t dead = atomic_load(&keeper->dead);
     if (dead <= KEEP_DEAD_MOST + KEEP_DEAD_MOST / 10)
         return SQLITE_OK;
+    if (count_dead(store_statement(store, count_sql), &dead) != SQLITE_OK)
+        return SQLITE_ERROR;
+    if (dead <= KEEP_DEAD_MOST) { /* it was counted less exactly */
+        atomic_store(&keeper->dead, dead);
+        return SQLITE_OK;
+    }
     uint64_t too_many = dead - KEEP_DEAD_MOST;
     sqlite3_stmt *s =
         store_statement(store, "DELETE FROM attempt WHERE delivery IN (SELECT number FROM delivery "
