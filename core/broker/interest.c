@@ -128,6 +128,11 @@ void interest_remove(struct interest *interest, unsigned worker, const char *fil
     pthread_rwlock_unlock(&interest->lock);
 }
 
+void interest_renew(struct interest *interest)
+{
+    atomic_fetch_add_explicit(&interest->generation, 1, memory_order_release);
+}
+
 struct match {
     const struct filter_tree *tree;
     uint64_t mask;

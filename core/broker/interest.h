@@ -37,6 +37,9 @@ void interest_remove(struct interest *interest, unsigned worker, const char *fil
 /* The set of workers with a filter that matches a valid topic name: bit n is worker n. */
 uint64_t interest_match(struct interest *interest, const char *topic, size_t len);
 
+/* A worker wants the same as before, but not in the same way: who has cached an answer asks again. */
+void interest_renew(struct interest *interest);
+
 /*
  * A number that is higher after each change. To cache an answer: read the number, then match, and keep
  * both; the answer holds while the number is the same. After interest_add() has returned, every thread sees

@@ -142,8 +142,8 @@ int broker_tap_set_filters(struct broker_tap *tap, const struct tap_filter *filt
         }
     }
 
-    /* The new filters before the index says that they are wanted, which makes workers ask for their QoS; and it
-     * says so again for those whose QoS alone has changed. */
+    /* The new filters before the index says that they are wanted, which makes workers ask for their QoS; and what
+     * is wanted before and after is so at every moment. */
     pthread_rwlock_wrlock(&tap->lock);
     struct tap_filter *old = tap->filters;
     size_t old_count = tap->filter_count;
@@ -153,11 +153,13 @@ int broker_tap_set_filters(struct broker_tap *tap, const struct tap_filter *filt
 
     unsigned number = TAP_FIRST + tap->number;
     int rc = 0;
-    for (size_t i = 0; i < old_count; i++)
-        interest_remove(interest, number, old[i].filter, strlen(old[i].filter));
     for (size_t i = 0; i < n; i++)
         if (interest_add(interest, number, fresh[i].filter, strlen(fresh[i].filter)) < 0)
             rc = -ENOMEM;
+    for (size_t i = 0; i < old_count; i++)
+        if (!has_filter(fresh, n, old[i].filter))
+            interest_remove(interest, number, old[i].filter, strlen(old[i].filter));
+    interest_renew(interest); /* for those whose QoS alone has changed */
     for (size_t i = 0; i < n && rc == 0; i++)
         if (!has_filter(old, old_count, fresh[i].filter))
             rc = give_retained(tap, &fresh[i]);
@@ -194,6 +196,7 @@ void broker_tap_close(struct broker_tap *tap)
         return;
     broker_tap_silence(tap);
     atomic_store(&tap->broker->taps[tap->number], NULL);
+    broker_barrier(tap->broker); /* nor does one look whether it is crowded */
     free_filters(tap->filters, tap->filter_count);
     pthread_rwlock_destroy(&tap->lock);
     free(tap);
