@@ -249,6 +249,9 @@ struct flow_item flow_queue_take(struct flow *flow)
 size_t flow_queue_expire(struct flow *flow, uint32_t second)
 {
     size_t dropped = 0;
+    if (flow->looked_at == second)
+        return 0;
+    flow->looked_at = second;
     for (uint32_t i = flow->queued; i > 0; i--) {
         struct flow_item item = flow_queue_take(flow);
         if (item.publication->expires && item.publication->expires <= second) {

@@ -80,6 +80,7 @@ struct flow {
     struct flow_item *queue;
     uint32_t queue_places, queue_at, queued; /* a ring too */
     uint64_t queued_bytes;
+    uint32_t looked_at; /* the second in which expired messages were looked for */
 };
 
 /* Makes one and puts it into the list at `*head`. NULL when there is no memory. */
@@ -129,7 +130,8 @@ int flow_queue(struct flow *flow, struct publication *publication, const struct 
 const struct flow_item *flow_queue_head(const struct flow *flow);
 struct flow_item flow_queue_take(struct flow *flow);
 
-/* Drops from the queue what has expired by `second`. Returns how many. */
+/* Drops from the queue what has expired by `second`. Returns how many. Looks once a second: a queue that is full may be
+ * long, and be asked for each message. */
 size_t flow_queue_expire(struct flow *flow, uint32_t second);
 
 /* Drops the references of an item that is in no flow any more. */

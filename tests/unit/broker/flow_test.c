@@ -94,6 +94,11 @@ static void queue_drops_what_has_expired_and_keeps_the_order(void **state)
     assert_int_equal(flow_queue_expire(flow, 9), 0);
     assert_int_equal(flow_queue_expire(flow, 10), 17);
     assert_int_equal(flow->queued, 33);
+    struct publication *late = message(50);
+    late->expires = 10;
+    assert_int_equal(flow_queue(flow, late, &qos_1), 0);
+    assert_int_equal(flow_queue_expire(flow, 10), 0); /* it has looked in this second */
+    assert_int_equal(flow_queue_expire(flow, 11), 1);
     uint64_t bytes = flow->queued_bytes;
     assert_true(bytes > 0);
     for (uint32_t i = 0; i < 50; i++) {
