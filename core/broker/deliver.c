@@ -222,7 +222,7 @@ bool deliver_is_congested(const struct session *session)
 {
     const struct client *c = session->client;
     const struct flow *flow = session->flow;
-    return (c && c->output.bytes > 512 * 1024) || (c && flow && flow->queued > 100);
+    return !c || c->ending || c->output.bytes > 512 * 1024 || (flow && flow->queued > 100);
 }
 
 static struct terms terms_ref(const struct terms *terms)

@@ -20,7 +20,8 @@ bool deliver(struct worker *worker, struct session *session, struct publish *pub
  * output has drained. */
 void deliver_waiting(struct client *client);
 
-/* Whether its output or queue is so full that what can wait elsewhere (retained messages) should. */
+/* Whether its output or queue is so full, or its client away, that what can wait elsewhere (retained messages)
+ * should. */
 bool deliver_is_congested(const struct session *session);
 
 /* To a member of a shared subscription, wherever it is; if it has left, to another. Takes the reference of the

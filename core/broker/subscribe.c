@@ -11,7 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define WALK_STEP 500 /* retained messages looked at for one walk in a turn */
+#define WALK_STEP   500  /* retained messages looked at for one walk in a turn */
+#define WALKS_SPARE 1000 /* walks that a session may have beyond two for each of its filters */
 
 /* ---- Filters with the mount point ---- */
 
@@ -63,11 +64,46 @@ static void begin_walk(struct worker *worker, struct session *session, const str
     }
     walk->session = session;
     walk->qos = qos;
+    walk->last = walk;
+    walk->count = 1;
+    struct retained_walk **at = &worker->walks;
+    while (*at && (!session->walking || (*at)->session != session))
+        at = &(*at)->next;
+    struct retained_walk *first = *at;
+    if (first) {
+        first->last->later = walk;
+        first->last = walk;
+        first->count++;
+    } else {
+        *at = walk;
+    }
     session->walking = true;
-    struct retained_walk **end = &worker->walks;
-    while (*end)
-        end = &(*end)->next;
-    *end = walk;
+    if (first && first->count > WALKS_SPARE + 2 * (size_t)session->subscriber.count)
+        client_end(session->client, MQTT_QUOTA_EXCEEDED,
+                   "it asks for retained messages again and again, and does not take them");
+}
+
+/* Ends a session's first walk; the next one takes its place. */
+static void end_walk(struct retained_walk **at)
+{
+    struct retained_walk *walk = *at, *later = walk->later;
+    if (later) {
+        later->next = walk->next;
+        later->last = walk->last;
+        later->count = walk->count - 1;
+        *at = later;
+    } else {
+        *at = walk->next;
+        walk->session->walking = false;
+    }
+    walk_free(walk);
+}
+
+/* Whether the subscription that it is for is still there [MQTT-3.10.4-2]. */
+static bool is_wanted(const struct worker *worker, const struct retained_walk *walk)
+{
+    return filters_find(worker->filters, walk->cursor.filter, walk->cursor.filter_len,
+                        &walk->session->subscriber, NULL);
 }
 
 struct visit {
@@ -98,14 +134,14 @@ bool walks_go_on(struct worker *worker)
         struct retained_walk *walk = *at;
         struct visit visit = { worker, walk };
         bool waits = deliver_is_congested(walk->session);
-        if (waits || retained_scan(worker->broker->retained, &walk->cursor, worker->second,
-                                   WALK_STEP, send_retained, &visit)) {
+        if (waits || (is_wanted(worker, walk) &&
+                      retained_scan(worker->broker->retained, &walk->cursor, worker->second,
+                                    WALK_STEP, send_retained, &visit))) {
             more |= !waits && !deliver_is_congested(walk->session);
             at = &walk->next;
             continue;
         }
-        *at = walk->next;
-        walk_free(walk);
+        end_walk(at);
     }
     return more;
 }
@@ -113,15 +149,11 @@ bool walks_go_on(struct worker *worker)
 static void drop_walks(struct worker *worker, struct session *session)
 {
     for (struct retained_walk **at = &worker->walks; session->walking && *at;) {
-        struct retained_walk *walk = *at;
-        if (walk->session != session) {
-            at = &walk->next;
-            continue;
-        }
-        *at = walk->next;
-        walk_free(walk);
+        if ((*at)->session == session)
+            end_walk(at);
+        else
+            at = &(*at)->next;
     }
-    session->walking = false;
 }
 
 /* ---- Subscribing ---- */

@@ -7,9 +7,13 @@
 
 #include "broker/worker.h"
 
-/* Retained messages on their way to a new subscription: a bit at a time, as the client takes them. */
+/* Retained messages on their way to a new subscription: a bit at a time, as the client takes them. A session's walks
+ * come one after the other; the worker's list has the first of each. */
 struct retained_walk {
-    struct retained_walk *next;
+    struct retained_walk *next; /* of another session */
+    struct retained_walk *later,
+        *last; /* of this one; `last` and `count` are right in the first only */
+    size_t count;
     struct session *session;
     struct retained_cursor cursor;
     struct identifiers *ids;
