@@ -182,7 +182,7 @@ static void close_now(struct client *c)
 static void wait_for(struct client *c)
 {
     uint32_t events = (c->paused ? 0 : EPOLLIN) | (c->blocked ? EPOLLOUT : 0);
-    if (loop_modify(&c->worker->loop, &c->source, events ? events : EPOLLRDHUP) < 0)
+    if (loop_modify(&c->worker->loop, &c->source, events ? events : EPOLLHUP) < 0)
         client_end(c, MQTT_UNSPECIFIED_ERROR, NULL);
 }
 
@@ -537,8 +537,8 @@ static void on_ready(struct loop_source *source, uint32_t events)
         flush(c);
     if (c->ending)
         return;
-    if (c->paused) {
-        if (events & (EPOLLHUP | EPOLLERR | EPOLLRDHUP))
+    if (c->paused) { /* that the client sends no more is read in its place, behind what it has sent */
+        if (events & (EPOLLHUP | EPOLLERR))
             lost(c, 0);
     } else if (events & (EPOLLIN | EPOLLHUP | EPOLLERR | EPOLLRDHUP)) {
         read_some(c);
@@ -554,6 +554,10 @@ void client_arrive(struct worker *worker, struct client *c)
         return;
     }
     loop_timer_start(&worker->loop, &c->timer, worker->settings->connect_timeout.ms);
+    if (worker->stopping) {
+        client_pause(c);
+        return;
+    }
     uint8_t *data = c->partial;
     size_t len = c->partial_len;
     c->partial = NULL;

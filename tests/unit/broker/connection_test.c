@@ -5,6 +5,8 @@
 #include "../suite.h"
 #include "peers.h"
 
+#include <stdio.h>
+#include <stdlib.h>
 #include <sys/socket.h>
 
 static void topic_outside_of_the_mount_point_is_not_for_its_clients(void **state)
@@ -232,9 +234,145 @@ static void acknowledgements_that_wait_are_limited_for_clients_that_know_no_limi
     }
 }
 
+static void client_that_leaves_while_nothing_is_read_from_it_is_heard_to_the_end(void **state)
+{
+    (void)state;
+    struct broker *broker = quiet_broker("broker = { };");
+    struct broker_tap *tap = tap_of(broker, "held");
+    broker_tap_set_limit(tap, 1);
+    struct peer watcher, peer;
+    peer_begin(&watcher, broker, MQTT_3_1_1, "watcher", true);
+    peer_subscribe(&watcher, 1, "will", 0, 0);
+    EXPECT(&watcher, "SUBACK id=1 00");
+
+    static const uint8_t connect[] = { 0x10, 20, 0, 4,   'M', 'Q', 'T', 'T', 4,   6,   0,
+                                       0,    0,  1, 'c', 0,   4,   'w', 'i', 'l', 'l', 0 };
+    uint8_t whole[sizeof(connect) + 1] = { 0 }; /* and a will without payload */
+    memcpy(whole, connect, sizeof(connect));
+    whole[1] = sizeof(whole) - 2;
+    peer_open(&peer, broker, MQTT_3_1_1, 0, 0);
+    peer_send(&peer, whole, sizeof(whole));
+    EXPECT(&peer, "CONNACK 00");
+    for (uint16_t id = 1; id <= 2; id++) /* the second finds the tap crowded */
+        peer_publish(&peer, "held", "x", 2, id);
+    assert_true(peer.broker->workers[0]->clients->paused);
+    static const uint8_t disconnect[] = { 0xe0, 0 };
+    peer_send(&peer, disconnect, sizeof(disconnect));
+    assert_int_equal(shutdown(peer.fd, SHUT_WR), 0);
+    EXPECT(&watcher, "nothing");
+    finish_oldest(false);
+    finish_oldest(false);
+    EXPECT(&peer, "PUBACK id=1 00");
+    EXPECT(&peer, "PUBACK id=2 00");
+    EXPECT(&peer, "closed");
+    EXPECT(&watcher, "nothing"); /* it has said good-bye: no will */
+    broker_tap_close(tap);
+    peer_close(&peer);
+    peer_close(&watcher);
+    quiet_broker_end(broker);
+}
+
+/* ---- Retained messages on their way ---- */
+
+#define RETAINED 300
+
+static struct broker *broker_with_retained(void)
+{
+    struct broker *broker = quiet_broker("broker = { };");
+    struct peer publisher;
+    char topic[16];
+    peer_begin(&publisher, broker, MQTT_3_1_1, "publisher", true);
+    for (uint16_t i = 1; i <= RETAINED; i++) {
+        snprintf(topic, sizeof(topic), "r/%u", i);
+        peer_publish(&publisher, topic, "x", 2 | MQTT_FLAG_RETAIN, i);
+        CHECK(strncmp(peer_next(&publisher), "PUBACK", 6) == 0, "%s", topic);
+    }
+    peer_close(&publisher);
+    return broker;
+}
+
+/* Reads and acknowledges all that comes. Returns how many messages that were. */
+static int take_all(struct peer *peer)
+{
+    int count = 0;
+    for (const char *text; strncmp(text = peer_next(peer), "PUBLISH", 7) == 0; count++) {
+        const char *id = strstr(text, " id=");
+        assert_non_null(id);
+        peer_ack(peer, MQTT_PUBACK, (uint16_t)atoi(id + 4));
+    }
+    return count;
+}
+
+static void unsubscribing_ends_the_retained_messages_too(void **state)
+{
+    (void)state;
+    struct broker *broker = broker_with_retained();
+    struct peer peer;
+    peer_begin(&peer, broker, MQTT_3_1_1, "peer", true);
+    peer_subscribe(&peer, 1, "r/#", 1, 0);
+    EXPECT(&peer, "SUBACK id=1 01");
+    peer_subscribe(&peer, 2, "+/1", 1, 0); /* waits behind the other */
+    assert_non_null(broker->workers[0]->walks);
+    peer_unsubscribe(&peer, 3, "r/#");
+    int before = take_all(&peer); /* those that were sent before the answer */
+    int after = take_all(&peer);
+    CHECK(before == 20, "%d before SUBACK", before);
+    while (after < 1000 && strcmp(peer_next(&peer), "nothing") != 0)
+        after += take_all(&peer);
+    CHECK(before + after > 100 && before + after < 150, "%d messages", before + after);
+    assert_null(broker->workers[0]->walks);
+    peer_close(&peer);
+    quiet_broker_end(broker);
+}
+
+static void retained_messages_wait_for_a_client_that_is_away(void **state)
+{
+    (void)state;
+    struct broker *broker = broker_with_retained();
+    broker->settings.max_queued_messages = 110;
+    struct peer peer;
+    peer_begin(&peer, broker, MQTT_3_1_1, "peer", false);
+    peer_subscribe(&peer, 1, "r/#", 1, 0);
+    EXPECT(&peer, "SUBACK id=1 01");
+    peer_close(&peer);
+    turns(broker);
+    peer_begin(&peer, broker, MQTT_3_1_1, "peer", false);
+    int count = take_all(&peer);
+    CHECK(count == RETAINED, "%d of %d", count, RETAINED);
+    assert_null(broker->workers[0]->walks);
+    peer_close(&peer);
+    quiet_broker_end(broker);
+}
+
+static void asking_for_retained_messages_without_taking_them_has_a_limit(void **state)
+{
+    (void)state;
+    struct broker *broker = broker_with_retained();
+    struct peer peer;
+    peer_begin(&peer, broker, MQTT_5_0, "peer", true);
+    peer_subscribe(&peer, 1, "r/#", 1, 0);
+    static const uint8_t again[] = { 0x82, 9, 0, 2, 0, 0, 3, 'r', '/', '#', 1 };
+    int sent = 0;
+    const char *answer = "";
+    for (; sent < 3000 && strncmp(answer, "DISCONNECT", 10) != 0; sent++) {
+        if (send(peer.fd, again, sizeof(again), MSG_NOSIGNAL) < 0)
+            assert_true(sent > 0);
+        answer = peer_next(&peer);
+        CHECK(strcmp(answer, "closed") != 0, "%s", "no word");
+    }
+    CHECK(sent < 2000, "%d times", sent);
+    peer_close(&peer);
+    assert_null(broker->workers[0]->walks);
+    quiet_broker_end(broker);
+}
+
 TEST_SUITE("broker connection",
            cmocka_unit_test(topic_outside_of_the_mount_point_is_not_for_its_clients),
            cmocka_unit_test(message_that_was_one_too_many_is_new_when_it_comes_again),
            cmocka_unit_test(nothing_is_sent_that_is_larger_than_a_client_takes),
            cmocka_unit_test(client_that_reads_no_answers_is_read_from_no_further),
-           cmocka_unit_test(acknowledgements_that_wait_are_limited_for_clients_that_know_no_limit));
+           cmocka_unit_test(acknowledgements_that_wait_are_limited_for_clients_that_know_no_limit),
+           cmocka_unit_test(client_that_leaves_while_nothing_is_read_from_it_is_heard_to_the_end),
+           cmocka_unit_test(unsubscribing_ends_the_retained_messages_too),
+           cmocka_unit_test(retained_messages_wait_for_a_client_that_is_away),
+           cmocka_unit_test(asking_for_retained_messages_without_taking_them_has_a_limit));
