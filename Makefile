@@ -217,7 +217,7 @@ demo: build-deps ## build, then show the main job (SECONDS=n to end by itself)
 	@$(MAKE) --no-print-directory compile
 	@BUILD=$(B) $(if $(filter command,$(origin SECONDS)),DEMO_SECONDS=$(SECONDS)) examples/first-steps/demo
 
-COMMANDS = run check explain send pub sub plugins help version
+COMMANDS = run check explain send pub sub queue plugins help version
 .PHONY: man
 man: all ## write the manual pages to build/man
 	@mkdir -p build/man
@@ -236,9 +236,13 @@ install: man ## install below PREFIX= (and DESTDIR=)
 	install -m 644 build/man/*.1 $(DESTDIR)$(PREFIX)/share/man/man1/
 	install -m 644 build/man/*.5 $(DESTDIR)$(PREFIX)/share/man/man5/
 	install -d $(DESTDIR)$(PREFIX)/share/doc/tocsin
-	install -m 644 $(wildcard plugins/*/*.md) $(DESTDIR)$(PREFIX)/share/doc/tocsin/
+	install -m 644 README.md $(wildcard plugins/*/*.md) $(DESTDIR)$(PREFIX)/share/doc/tocsin/
+	cp -R examples $(DESTDIR)$(PREFIX)/share/doc/tocsin/
+	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system
+	sed 's|/usr/local/bin|$(PREFIX)/bin|; s|/etc/tocsin|$(SYSCONFDIR)/tocsin|' conf/tocsin.service \
+	  >$(DESTDIR)$(PREFIX)/lib/systemd/system/tocsin.service
 	test -e $(DESTDIR)$(SYSCONFDIR)/tocsin/tocsin.conf || \
-	  install -m 640 conf/tocsin.conf $(DESTDIR)$(SYSCONFDIR)/tocsin/
+	  install -m 644 conf/tocsin.conf $(DESTDIR)$(SYSCONFDIR)/tocsin/
 
 .PHONY: clean
 clean: ## remove all that was built

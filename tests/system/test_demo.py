@@ -42,8 +42,12 @@ def test_installed_program_finds_its_plugins(tmp_path, build):
                    env=environment, capture_output=True)
     root = tmp_path / "root"
     for path in ("usr/bin/tocsin", "usr/lib/tocsin/plugins/log.so", "usr/include/tocsin/plugin.h",
-                 "etc/tocsin/tocsin.conf", "usr/share/man/man1/tocsin.1", "usr/share/man/man5/tocsin.conf.5"):
+                 "etc/tocsin/tocsin.conf", "usr/share/man/man1/tocsin.1", "usr/share/man/man5/tocsin.conf.5",
+                 "usr/share/man/man1/tocsin-queue.1", "usr/share/doc/tocsin/examples/first-steps/tocsin.conf"):
         assert (root / path).exists(), path
+    unit = (root / "usr/lib/systemd/system/tocsin.service").read_text()
+    assert "ExecStart=/usr/bin/tocsin run" in unit and "/usr/local" not in unit
+    assert (root / "etc/tocsin/tocsin.conf").stat().st_mode & 0o004, "the unit's user reads it"
     done = subprocess.run([root / "usr/bin/tocsin", "plugins", "--dir", root / "usr/lib/tocsin/plugins"],
                           capture_output=True, text=True)
     assert done.returncode == 0 and "log" in done.stdout
