@@ -298,6 +298,23 @@ void store_post(struct store *store, struct store_task *task)
 
 /* ---- Opening ---- */
 
+/* A user who is new has no ~/.local/state yet; elsewhere nobody's folders are made but the last one. */
+static void make_home(const char *folder)
+{
+    const char *home = getenv("HOME");
+    size_t len = home && *home == '/' ? strlen(home) : 0;
+    if (len == 0 || strncmp(folder, home, len) != 0 ||
+        strcmp(folder + len, "/.local/state/tocsin") != 0)
+        return;
+    struct buf parent = BUF_INIT(65536);
+    if (buf_addf(&parent, "%s/.local", home) == 0 && mkdir(buf_str(&parent), 0700) < 0 &&
+        errno != EEXIST)
+        log_debug("%s cannot be made: %s", buf_str(&parent), strerror(errno));
+    if (buf_add_str(&parent, "/state") == 0 && mkdir(buf_str(&parent), 0700) < 0 && errno != EEXIST)
+        log_debug("%s cannot be made: %s", buf_str(&parent), strerror(errno));
+    buf_release(&parent);
+}
+
 static int make_folder(const char *path, struct buf *why)
 {
     const char *slash = strrchr(path, '/');
@@ -306,6 +323,7 @@ static int make_folder(const char *path, struct buf *why)
     char *folder = strndup(path, (size_t)(slash - path));
     if (!folder)
         return -ENOMEM;
+    make_home(folder);
     int rc = mkdir(folder, 0750) == 0 || errno == EEXIST ? 0 : -errno;
     if (rc < 0)
         buf_addf(why,
@@ -413,6 +431,12 @@ static int open_file(struct store *store, struct buf *why)
     if (rc < 0)
         return rc;
     size_t said = why->len;
+    /* Payloads are not for everybody: SQLite's own mode would be 0644. Its other files take that of this one. */
+    int fd = store->durable
+                 ? open(store->path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0640)
+                 : -1;
+    if (fd >= 0)
+        close(fd);
     if (sqlite3_open_v2(store->path, &store->db,
                         SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX,
                         NULL) != SQLITE_OK)

@@ -82,10 +82,12 @@ static void file_and_folder_are_made_and_survive(void **state)
     char deeper[128];
     snprintf(deeper, sizeof(deeper), "%s/new/store.db", t.folder);
     open_and_close(deeper);
-    struct stat folder;
+    struct stat folder, file;
+    assert_int_equal(stat(deeper, &file), 0);
+    assert_int_equal(file.st_mode & 07, 0); /* messages are nobody else's business */
     *strrchr(deeper, '/') = '\0';
     assert_int_equal(stat(deeper, &folder), 0);
-    assert_int_equal(folder.st_mode & 07, 0); /* messages are nobody else's business */
+    assert_int_equal(folder.st_mode & 07, 0);
     struct temporary inner = { .path = "" };
     snprintf(inner.folder, sizeof(inner.folder), "%.60s", deeper);
     temporary_release(&inner);
