@@ -85,6 +85,12 @@ void client_open(struct worker *worker, struct broker_listener *listener, int fd
         free(c);
     }
     COUNT(worker, connections_refused, 1);
+    if (log_rate_due(&worker->turned_away, loop_now_ms(&worker->loop)))
+        log_warning("connection refused peer=%s: %s", peer_name(NULL, fd).text,
+                    most >= 0 && all > most ? "the broker has max_connections"
+                    : listener->max_connections >= 0 && here > listener->max_connections
+                        ? "its listener has max_connections"
+                        : "no memory, or no place in epoll");
     atomic_fetch_sub(&broker->connections, 1);
     atomic_fetch_sub(&listener->connections, 1);
     transport_close(NULL, fd);
@@ -404,7 +410,7 @@ static void move(struct client *c, unsigned owner, const uint8_t *data, size_t l
 static void consume(struct client *c, const uint8_t *data, size_t len)
 {
     size_t at = 0, header = 0, body = 0;
-    size_t most = (size_t)c->listener->max_packet_size;
+    size_t most = (size_t)c->listener->max_packet_size.bytes;
     int whole = 0;
     while (at < len && !c->ending && !c->paused) {
         whole = mqtt_packet_length(data + at, len - at, &header, &body);

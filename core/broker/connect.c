@@ -101,9 +101,9 @@ static void accept_5(struct client *c, const struct mqtt_connect *in, bool prese
         mqtt_property_add_number(&w, MQTT_PROPERTY_MAXIMUM_QOS, (uint32_t)c->listener->max_qos);
     if (!s->retain_available)
         mqtt_property_add_number(&w, MQTT_PROPERTY_RETAIN_AVAILABLE, 0);
-    if (c->listener->max_packet_size < MQTT_VARINT_MAX)
+    if (c->listener->max_packet_size.bytes < MQTT_VARINT_MAX)
         mqtt_property_add_number(&w, MQTT_PROPERTY_MAXIMUM_PACKET_SIZE,
-                                 (uint32_t)c->listener->max_packet_size);
+                                 (uint32_t)c->listener->max_packet_size.bytes);
     if (c->named_here)
         mqtt_property_add_string(&w, MQTT_PROPERTY_ASSIGNED_CLIENT_IDENTIFIER,
                                  (struct mqtt_string){ session->id, session->id_len });

@@ -104,7 +104,7 @@ const struct tocsin_option broker_listener_options[] = {
     TOCSIN_OPTION(struct broker_listener, path,
                   .help = "A Unix socket to listen on, in place of a port."),
     TOCSIN_OPTION(struct broker_listener, mode,
-                  .help = "Permissions of the Unix socket, in octal, such as 0660."),
+                  .help = "Permissions of the Unix socket, in octal, such as \"0660\"."),
     TOCSIN_OPTION(struct broker_listener, protocol, .def = "mqtt", .choices = "mqtt",
                   .help = "What is spoken here."),
     TOCSIN_OPTION(struct broker_listener, mount_point,
@@ -153,10 +153,10 @@ static void read_listener(struct broker_settings *settings, struct broker_listen
     if (listener->path && options_node(node, "port"))
         conf_error(errors, options_node(node, "port"),
                    "a listener has a path or a port, not both: write two listeners");
-    if (listener->max_packet_size == 0)
-        listener->max_packet_size = settings->max_packet_size.bytes;
-    if (listener->max_packet_size == 0)
-        listener->max_packet_size = PACKET_MAX;
+    if (listener->max_packet_size.bytes == 0)
+        listener->max_packet_size = settings->max_packet_size;
+    if (listener->max_packet_size.bytes == 0)
+        listener->max_packet_size.bytes = PACKET_MAX;
 }
 
 static int64_t default_workers(void)

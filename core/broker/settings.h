@@ -24,7 +24,7 @@ struct broker_listener {
     int64_t max_connections;
     int64_t max_qos;
     int64_t max_topic_alias;
-    int64_t max_packet_size;
+    struct tocsin_size max_packet_size;
 
     /* Filled by settings_read() or the start. */
     unsigned unix_mode;

@@ -232,6 +232,9 @@ static void log_rest(struct worker *worker)
     n = log_rate_rest(&worker->dropped, now);
     if (n > 0)
         log_warning("%" PRIu64 " more messages dropped in the last minute", n);
+    n = log_rate_rest(&worker->turned_away, now);
+    if (n > 0)
+        log_warning("%" PRIu64 " more connections refused in the last minute", n);
 }
 
 static void on_pulse(struct timer_wheel *wheel, struct timer *timer)

@@ -143,7 +143,7 @@ struct worker {
     uint32_t tapped; /* which of them are not empty */
 
     struct counters counters;
-    struct log_rate bad_packets, dropped;
+    struct log_rate bad_packets, dropped, turned_away;
     struct publication *block; /* what the packet under way lies in, if it may be kept as it is */
     uint8_t buffer[WORKER_BUFFER];
     uint8_t scratch[OUTPUT_CHUNK];
