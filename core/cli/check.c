@@ -36,6 +36,11 @@ static struct counts count(const struct setup *setup, const struct identity *ide
     return n;
 }
 
+static const char *plural(size_t n)
+{
+    return n == 1 ? "" : "s";
+}
+
 static int report(const char *path, int rc, const struct counts *n,
                   const struct conf_errors *errors)
 {
@@ -46,8 +51,9 @@ static int report(const char *path, int rc, const struct counts *n,
         buf_addf(&out, "%s%s: %zu error%s\n", buf_str(&errors->text), path, errors->count,
                  errors->count == 1 ? "" : "s");
     else
-        buf_addf(&out, "%s: fine: %s%zu links, %zu services with %zu targets, %zu routes\n", path,
-                 n->broker ? "a broker, " : "", n->links, n->services, n->targets, n->routes);
+        buf_addf(&out, "%s: fine: %s%zu link%s, %zu service%s with %zu target%s, %zu route%s\n",
+                 path, n->broker ? "a broker, " : "", n->links, plural(n->links), n->services,
+                 plural(n->services), n->targets, plural(n->targets), n->routes, plural(n->routes));
     return cli_print(&out);
 }
 

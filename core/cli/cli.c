@@ -224,8 +224,10 @@ static int parse_and_run(const struct cli_command *command, int argc, char **arg
         return cli_misused(command, "options stand before the arguments: tocsin %s %s ... %s",
                            command->name, args->rest[command->most], command->arguments);
     if (args->rest_count < command->least || args->rest_count > command->most)
-        return cli_misused(command, "usage: tocsin %s [OPTION]... %s", command->name,
-                           command->arguments);
+        return args->rest_count > command->most && command->most == 0
+                   ? cli_misused(command, "what is \"%s\"? There are only options", args->rest[0])
+                   : cli_misused(command, "usage: tocsin %s [OPTION]... %s", command->name,
+                                 command->arguments);
     return command->run(args);
 }
 

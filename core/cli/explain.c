@@ -21,7 +21,9 @@
 
 static const struct cli_option options[] = {
     { "config", 'c', "FILE", "Configuration; ./tocsin.conf or the installed one if left out." },
-    { "link", 'l', "NAME", "Link that the message comes by; the first one if left out." },
+    { "link", 'l', "NAME",
+      "Link that the message comes by; if left out the included broker, or "
+      "without one the first link." },
     { "retain", 'r', NULL, "The message is a retained one." },
     { "qos", 'q', "0|1|2", "QoS of the message; 0 if left out." },
     { "file", 'f', NULL, "PAYLOAD is the name of a file that has it; - is standard input." },
@@ -70,7 +72,11 @@ static void note_decision(void *context, const struct decision *d)
         route, "matched",
         json_boolean(d->verdict != VERDICT_NO_MATCH && d->verdict != VERDICT_STOPPED));
     json_object_set_new(route, "dispatched", json_boolean(d->verdict == VERDICT_DISPATCHED));
-    json_object_set_new(route, "verdict", json_string_nocheck(verdict_text(d->verdict)));
+    const char *link = route_link(d->route);
+    bool elsewhere = d->verdict == VERDICT_NO_MATCH && link && strcmp(link, d->message->link) != 0;
+    json_object_set_new(route, "verdict",
+                        elsewhere ? json_sprintf("it listens to the link \"%s\" only", link)
+                                  : json_string_nocheck(verdict_text(d->verdict)));
     if (d->reason[0])
         json_object_set_new(route, "reason", json_text(d->reason, strlen(d->reason)));
     if (d->missing > 0)
@@ -274,6 +280,14 @@ static struct message *make_message(const struct cli_args *args, const struct id
     return m;
 }
 
+static bool is_link(const struct identity *identity, const char *name)
+{
+    for (size_t i = 0; i < identity->link_count; i++)
+        if (strcmp(identity->links[i], name) == 0)
+            return true;
+    return false;
+}
+
 static const char *bad_call(const struct cli_args *args)
 {
     const char *qos = cli_value(&cli_explain, args, "qos");
@@ -304,7 +318,11 @@ static int run(const struct cli_args *args)
     rc = setup_read(&setup, path ? path : setup_default_path(), &identity, NULL, &errors);
     if (rc < 0)
         fputs(buf_str(&errors.text), stderr);
-    struct message *m = rc == 0 ? make_message(args, &identity, &payload) : NULL;
+    const char *link = cli_value(&cli_explain, args, "link");
+    bool known = rc == 0 && (!link || is_link(&identity, link));
+    if (rc == 0 && !known)
+        fprintf(stderr, "tocsin explain: there is no link \"%s\"\n", link);
+    struct message *m = known ? make_message(args, &identity, &payload) : NULL;
     if (m)
         status = explain(&setup, m, cli_value(&cli_explain, args, "json") != NULL);
     message_unref(m);

@@ -89,6 +89,8 @@ static int run(const struct cli_args *args)
     if (section) {
         buf_addf(&out, "%s: %s\n%s\n\n", section->name, section->summary, section->where);
         options_help(section->table, &out);
+        if (command)
+            buf_addf(&out, "\nThe command of this name: `tocsin %s --help`.\n", name);
         return cli_print(&out);
     }
     if (command) {

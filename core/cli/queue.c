@@ -523,17 +523,20 @@ const struct cli_command cli_queue = {
     .description =
         "Works on the file that `store` names, also while the daemon runs. What waits was taken "
         "over "
-        "and is not delivered yet; dead letters are what a service rejected, or what was given up "
-        "after retry.max_attempts or retry.max_age.\n"
+        "and is\n"
+        "not delivered yet; dead letters are what a service rejected, or what was given up after\n"
+        "retry.max_attempts or retry.max_age.\n"
         "\n"
         "list prints a line each: number, state, time, attempts, target, topic and reason. show "
         "prints "
-        "all of it, with the error of every attempt. retry has dead letters tried again, with the "
-        "same "
-        "id as before: a running daemon begins within a second. drop forgets them.\n"
+        "all\n"
+        "of it, with the error of every attempt. retry has dead letters tried again, with the same "
+        "id "
+        "as\n"
+        "before: a running daemon begins within a second. drop forgets them.\n"
         "\n"
         "Without a NUMBER or a filter all are meant; of what waits only list and show, and drop "
-        "with "
+        "with\n"
         "--waiting, which needs the daemon ended.",
     .example = "tocsin queue list --dead --since 1d",
     .options = options,

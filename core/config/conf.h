@@ -100,4 +100,8 @@ bool conf_node_is_secret(const struct conf_node *node);
  * in files do not count). For reload: what is equal need not be restarted. NULL equals NULL. */
 bool conf_node_equal(const struct conf_node *a, const struct conf_node *b);
 
+/* Adds an error about a place in a file; `line` 0: the file as a whole, `path` "": no option. */
+void conf_error_at(struct conf_errors *errors, const char *file, unsigned line, const char *path,
+                   const char *format, ...) __attribute__((format(printf, 5, 6)));
+
 #endif

@@ -48,8 +48,4 @@ int node_append(struct conf_node *parent, struct conf_node *child);
  */
 int node_merge(struct conf_node *into, struct conf_node *from, struct conf_errors *errors);
 
-/* Adds an error about a place in a file; `line` 0: the file as a whole, `path` "": no option. */
-void conf_error_at(struct conf_errors *errors, const char *file, unsigned line, const char *path,
-                   const char *format, ...) __attribute__((format(printf, 5, 6)));
-
 #endif

@@ -12,6 +12,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#define INSTALLED TOCSIN_SYSCONFDIR "/tocsin/tocsin.conf"
+
 const struct tocsin_option settings_options[] = {
     TOCSIN_OPTION(struct settings, node,
                   .help =
@@ -33,8 +35,7 @@ static const char *const sections[] = { "broker", "store",  "links", "services",
 
 const char *setup_default_path(void)
 {
-    return access("tocsin.conf", F_OK) == 0 ? "tocsin.conf"
-                                            : TOCSIN_SYSCONFDIR "/tocsin/tocsin.conf";
+    return access("tocsin.conf", F_OK) == 0 ? "tocsin.conf" : INSTALLED;
 }
 
 enum tocsin_level settings_log_level(const struct settings *settings)
@@ -253,6 +254,12 @@ int setup_read(struct setup *setup, const char *path, struct identity *identity,
                struct services *previous, struct conf_errors *errors)
 {
     *setup = (struct setup){ 0 };
+    if (strcmp(path, INSTALLED) == 0 && access(path, F_OK) < 0) {
+        conf_error_at(errors, path, 0, "",
+                      "not there, and no tocsin.conf in this folder: write one, or name it with -c "
+                      "FILE");
+        return -EINVAL;
+    }
     int rc = conf_load(path, &setup->conf, errors);
     if (rc < 0)
         return rc;

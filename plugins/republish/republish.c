@@ -49,7 +49,8 @@ struct republish {
 static const struct tocsin_option service_options[] = {
     TOCSIN_OPTION(
         struct republish_service, link, .flags = TOCSIN_OPTION_REQUIRED | TOCSIN_OPTION_LINK,
-        .help = "Name of the link that publishes; it may be the one that messages come by."),
+        .help = "Name of the link that publishes, \"broker\" for the included broker; it may be "
+                "the one that messages come by."),
     TOCSIN_OPTION(struct republish_service, timeout, .def = "10s", .min = 100, .max = 600000,
                   .help = "Longest wait for the broker to acknowledge."),
     { .name = NULL },

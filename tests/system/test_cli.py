@@ -41,7 +41,7 @@ def config(tmp_path):
 
 
 def test_check_says_yes(tocsin, config):
-    assert "fine: 1 links, 2 services with 3 targets, 3 routes" in tocsin("check", "-c", config).stdout
+    assert "fine: 1 link, 2 services with 3 targets, 3 routes" in tocsin("check", "-c", config).stdout
     assert json.loads(tocsin("check", "--json", "-c", config).stdout)["ok"] is True
 
 
@@ -95,6 +95,16 @@ def test_explain_tells_once_what_fails_in_a_text_for_html_too(tocsin, tmp_path):
                     ' routes = ( { topic = "#"; template = "list.tmpl"; targets = "mail"; } );')
     out = tocsin("explain", "-c", path, "a", "{}").stdout
     assert out.count("what the for is to go through has no value") == 1, out
+
+
+def test_explain_tells_of_a_route_of_another_link(tocsin, tmp_path):
+    path = tmp_path / "tocsin.conf"
+    path.write_text('broker = { }; links = ( { name = "office"; host = "127.0.0.1"; } );\n'
+                    'services = { log = { plugin = "log"; }; };\n'
+                    'routes = ( { topic = "a"; link = "office"; targets = "log"; } );\n')
+    assert 'it listens to the link "office" only' in tocsin("explain", "-c", path, "a", "1").stdout
+    assert "1 delivery would be made" in tocsin("explain", "-c", path, "-l", "office", "a", "1").stdout
+    assert 'no link "offcie"' in tocsin("explain", "-c", path, "-l", "offcie", "a", "1", status=1).stderr
 
 
 def test_explain_for_programs(tocsin, config):
