@@ -244,9 +244,12 @@ static void publish_status(struct embedded *link, const char *text)
         p->qos = 1;
         p->retain = true;
         rc = broker_publish(link->broker, link->tap, p, 0, false);
+        p->retain = rc != -EOPNOTSUPP;
+        if (!p->retain)
+            rc = broker_publish(link->broker, link->tap, p, 0, false);
         publication_unref(p);
     }
-    if (rc < 0 && rc != -EOPNOTSUPP)
+    if (rc < 0)
         log_warning("link " EMBEDDED_NAME ": cannot publish the status topic=%s: %s", link->status,
                     strerror(-rc));
 }

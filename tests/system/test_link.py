@@ -30,15 +30,15 @@ def link(process, build, tmp_path):
 class Lab:
     """A link of some kind, and a port where clients reach the broker that it belongs to."""
 
-    def __init__(self, kind, mosquitto, link, process, build, tmp_path, free_port):
+    def __init__(self, kind, mosquitto, lines, link, process, build, tmp_path, free_port):
         self.kind, self.link = kind, link
         if kind == "embedded":
             self.port = free_port()
-            broker = f'broker = {{ workers = 2; listeners = ( {{ port = {self.port}; bind = "127.0.0.1"; }} ); }};'
+            lines = "".join(line for line in lines if line.endswith(";"))
+            broker = f'broker = {{ workers = 2; {lines} listeners = ( {{ port = {self.port}; bind = "127.0.0.1"; }} ); }};'
             self.cat = LinkCat(process, build, tmp_path, [], broker, "broker").start([])
         else:
-            self.broker = mosquitto()
-            self.port = self.broker.port
+            self.port = mosquitto(*lines).port
 
     def start(self, filters):
         """The linkcat, with these filters."""
@@ -50,14 +50,14 @@ class Lab:
 
 @pytest.fixture
 def lines():
-    """More of Mosquitto's configuration; a test's parameter takes its place."""
+    """More of the broker's configuration, each in its own language; a test's parameter takes its place."""
     return []
 
 
 @pytest.fixture(params=["5", "3.1.1", "embedded"])
 def lab(request, mosquitto, lines, link, process, build, tmp_path, free_port):
     """A link of kind `mqtt` of either version, or the embedded one."""
-    return Lab(request.param, lambda: mosquitto(*lines), link, process, build, tmp_path, free_port)
+    return Lab(request.param, mosquitto, lines, link, process, build, tmp_path, free_port)
 
 
 def settings(port, more="", name="l"):
@@ -408,6 +408,36 @@ def test_hops_beyond_the_bound_are_dropped(mosquitto, client, link):
     assert [cat.next_message()["payload"] for _ in range(2)] == ["2", "x"]
     assert cat.stats()["loops_stopped"] == 3
     cat.process.wait_line("loop stopped, message dropped topic=a hops=3", "err")
+
+
+@pytest.mark.parametrize("lab", ["embedded"], indirect=True)
+def test_the_embedded_link_drops_hops_beyond_the_bound_too(lab, client):
+    cat = lab.start([["a", 1]])
+    other = client(lab.port)
+    for hops in ("4", "5", "255", "1000", "x"):
+        other.publish("a", hops, properties=publish_properties(user=[("tocsin-hops", hops)]))
+    assert [cat.next_message()["payload"] for _ in range(2)] == ["4", "x"]
+    assert cat.stats()["loops_stopped"] == 3 and cat.stats()["untaken"] == 0
+    cat.process.wait_line("loop stopped, message dropped topic=a hops=5", "err")
+
+
+@pytest.mark.parametrize("lab", ["embedded"], indirect=True)
+@pytest.mark.parametrize("lines", [["retain_available = false;"]])
+def test_the_embedded_link_refuses_what_a_broker_would(lab, client, lines):
+    cat = lab.start([["#", 1], ["$SYS/#", 1]])
+    assert cat.publish(
+        {"topic": "a/+", "payload": "x"},
+        {"topic": "", "payload": "x"},
+        {"topic": "$SYS/broker/uptime", "payload": "x"},
+        {"topic": "a", "payload": "x", "retain": True},
+        {"topic": "a", "payload": "x", "properties": {"response_topic": "b/#"}},
+        {"topic": "a", "zeros": 268435455},
+        {"topic": "end", "payload": "x"},
+    ) == [[-22, 0x90], [-22, 0x90], [-13, 0x87], [-22, 0x9A], [-22, 0], [-22, 0x95], [0, 0]]
+    got = until(lambda: [m for m in cat.messages() if m["topic"] == "end"], "the only good one")
+    assert len(got) == 1
+    assert [m["topic"] for m in cat.messages() if not m["topic"].startswith("$SYS")] == ["end"]
+    assert cat.stats()["publish_failed"] == 6
 
 
 def test_own_messages_that_return_too_often_are_dropped(mosquitto, client, link):
