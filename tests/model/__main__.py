@@ -17,8 +17,11 @@ import time
 
 from .play import Knows, World
 
-# mosquitto 2.0.11: each matching filter brings a copy; a group's lost member takes its messages with it.
-MOSQUITTO = Knows(copies="each", share="stays", receive_maximum=False, take_over_reason=False)
+# mosquitto 2.0.11: each matching filter brings a copy; a group's lost member takes its messages with it. The rest
+# is against the specification. Half of its runs fail even so: QoS 2 publications that it has acknowledged do not
+# come to all who subscribed to them.
+MOSQUITTO = Knows(copies="each", share="stays", receive_maximum=False, take_over_reason=False,
+                  shared_retained=True, no_local=False, take_over_will=False)
 
 
 @contextlib.contextmanager

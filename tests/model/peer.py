@@ -94,7 +94,7 @@ class Peer:
         self.trace("take over")
         if self.will:
             self.will[0].begin = now
-            self.will[0].fate = YES if self.state == UP else MAYBE
+            self.will[0].fate = YES if self.state == UP and self.world.knows.take_over_will else MAYBE
             self.open_ends.append(self.will[0])
             self.will = None
         self.old.append((self.sock, self.buffer, self.aliases))
@@ -228,7 +228,8 @@ class Peer:
         self.world.truth.messages[m.number] = m
         props = [(wire.USER, ("n", str(m.number)))]
         topic, more = m.topic, []
-        if self.v5 and use_alias and (m.topic in self.their_aliases or len(self.their_aliases) < self.their_alias_maximum):
+        room = m.topic in self.their_aliases or len(self.their_aliases) < self.their_alias_maximum
+        if self.v5 and use_alias and room:
             topic = "" if m.topic in self.their_aliases else m.topic
             more = [(wire.ALIAS, self.their_aliases.setdefault(m.topic, len(self.their_aliases) + 1))]
         pid = 0

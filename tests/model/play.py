@@ -7,11 +7,11 @@ What is done depends on the seed alone, not on what comes when; so a seed repeat
 import random
 import select
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from . import wire
-from .peer import CONNECTING, DOWN, LEAVING, UP, Peer
-from .truth import MAYBE, NEVER, NO, YES, Message, Truth
+from .peer import CONNECTING, DOWN, UP, Peer
+from .truth import NEVER, NO, Message, Truth
 
 TOPICS = ["t/a", "t/a/x", "t/a/y", "t/b/x", "t/b/y"]
 FILTERS = ["t/#", "t/+/x", "t/a/#", "t/a/x", "t/b/y", "+/a", "t/+/+", "t/+/#", "#/t/a/x"]
@@ -34,6 +34,9 @@ class Knows:
     loose: bool = False
     receive_maximum: bool = True
     take_over_reason: bool = True
+    shared_retained: bool = False
+    no_local: bool = True  # else it is not asked for
+    take_over_will: bool = True  # whether the will of a connection that is taken over is published
 
 
 class World:
@@ -42,10 +45,8 @@ class World:
         self.run = f"{seed}" if run is None else run
         self.random = random.Random(seed)
         self.steps, self.now, self.number = steps, 0, 0
-        self.truth = Truth(self.knows.copies, self.knows.loose, self.knows.share)
+        self.truth = Truth(self.knows.copies, self.knows.loose, self.knows.share, self.knows.shared_retained)
         self.log = trace
-        self.poll = select.poll()
-        self.watched = {}
         self.big = self.random.random() < 0.2  # payloads that fill socket buffers
         # The kinds of client are part of the seed.
         self.peers = [Peer(self, f"c{self.run}-{i}", self.random.random() < 0.6) for i in range(clients)]
@@ -243,14 +244,16 @@ class World:
             share, text = SHARES[self.peers.index(p) % 3]
             wanted = [dict(filter=self.topic(text), share=share, qos=r.randint(0, 2), no_local=False, rap=False, rh=0)]
         else:
-            wanted = [dict(filter=self.topic(text), share="", qos=r.randint(0, 2), no_local=p.v5 and r.random() < 0.2,
+            wanted = [dict(filter=self.topic(text), share="", qos=r.randint(0, 2),
+                           no_local=p.v5 and r.random() < 0.2 and self.knows.no_local,
                            rap=p.v5 and r.random() < 0.3, rh=r.choice([0, 0, 1, 2]) if p.v5 else 0)
                       for text in r.sample(FILTERS, r.choice([1, 1, 2, 3]))]
         p.subscribe(wanted)
 
     def unsubscribe(self, p):
         self.await_session(p)
-        keys = sorted(key for key, versions in p.session.subscriptions.items() if any(s.leave == NEVER for s in versions))
+        keys = sorted(key for key, versions in p.session.subscriptions.items()
+                      if any(s.leave == NEVER for s in versions))
         chosen = self.random.random()
         if keys:
             p.unsubscribe(keys[int(chosen * len(keys))])

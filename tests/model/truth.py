@@ -105,10 +105,12 @@ class Session:
 
 
 class Truth:
-    def __init__(self, copies="one", loose=False, share="stays"):
+    def __init__(self, copies="one", loose=False, share="stays", shared_retained=False):
         """`copies`: one for a message that matches several filters of a session, or `each` filter one (both
-        are allowed). `loose`: an acknowledged message may still be on its way to the sessions. `share`: a message for a member
-        that is gone `moves` to another one, or `stays` lost (5.0 only recommends the former)."""
+        are allowed). `loose`: an acknowledged message may still be on its way to the sessions. `share`: a message for a
+        member that is gone `moves` to another one, or `stays` lost (5.0 only recommends the former). `shared_retained`: shared
+        subscriptions bring retained messages, against 5.0, 4.8.2."""
+        self.shared_retained = shared_retained
         self.copies, self.loose, self.share = copies, loose, share
         self.messages, self.sessions, self.barriers, self.errors = {}, [], [], []
 
@@ -220,7 +222,7 @@ class Truth:
         if not m.retain or m.empty:
             return []
         return [s for versions in session.subscriptions.values() for i, s in enumerate(versions)
-                if not s.share and s.rh < 2 and s.begin <= time and matches(s.filter, m.topic)
+                if (not s.share or self.shared_retained) and s.rh < 2 and s.begin <= time and matches(s.filter, m.topic)
                 and m.begin <= s.acked and not self.overwritten(m, s.begin)
                 and not (s.rh == 1 and any(v.acked <= s.begin and v.leave > s.acked for v in versions[:i]))]
 
@@ -322,7 +324,8 @@ class Truth:
             gone += sum(1 for _, down in session.connections if down >= m.begin)
             gone += sum(1 for s in versions if s.leave < NEVER)
         qos = {min(m.qos, s.qos) for _, versions in members for s in versions}
-        most = 1 + m.resends + (gone if qos != {2} and qos != {0} else 0)
+        most = 1 + m.resends + sum(len(self.retained_by(session, m)) for session, _ in members)
+        most += gone if qos not in ({0}, {2}) else 0
         fresh = sum(1 for r in got if not r.dup)
         if fresh > most:
             self.error(f"shared {key}: {m} came {fresh} times, not {most}: {got}")
