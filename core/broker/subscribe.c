@@ -418,6 +418,16 @@ void on_unsubscribe(struct client *c, const uint8_t *body, size_t len)
 
 /* ---- The end of a session ---- */
 
+/* It has left its group: nothing more is sent by it. Drops the reference. */
+static void forget_member(struct worker *worker, struct share_member *member)
+{
+    member->session = NULL;
+    identifiers_unref(member->ids);
+    member->ids = NULL;
+    share_member_unref(member);
+    COUNT(worker, shared_subscriptions, -1);
+}
+
 void subscriptions_leave(struct worker *worker, struct session *session,
                          struct share_member *member)
 {
@@ -425,11 +435,7 @@ void subscriptions_leave(struct worker *worker, struct session *session,
     shares_leave(worker->broker->shares, member);
     if (!worker->closing)
         deliver_to_others(worker, session, member);
-    member->session = NULL;
-    identifiers_unref(member->ids);
-    member->ids = NULL;
-    share_member_unref(member);
-    COUNT(worker, shared_subscriptions, -1);
+    forget_member(worker, member);
 }
 
 static void withdraw(const char *filter, size_t len, void *context)
@@ -442,10 +448,17 @@ static void withdraw(const char *filter, size_t len, void *context)
 void subscriptions_drop(struct worker *worker, struct session *session)
 {
     drop_walks(worker, session);
+    /* Of all at once, as there may be many, and each look at what is under way costs as much as that is. */
+    for (struct share_member *m = session->members; m; m = m->next) {
+        share_member_ref(m);
+        shares_leave(worker->broker->shares, m);
+    }
+    if (session->members && !worker->closing)
+        deliver_to_others(worker, session, NULL);
     while (session->members) {
         struct share_member *member = session->members;
         session->members = member->next;
-        subscriptions_leave(worker, session, member);
+        forget_member(worker, member);
     }
     COUNT(worker, subscriptions, -(uint64_t)session->subscriber.count);
     filters_drop(worker->filters, &session->subscriber, SIZE_MAX, withdraw, worker);
