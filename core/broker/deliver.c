@@ -28,14 +28,21 @@ static const char not_to_be_sent[] =
 /* What is the broker's own in the properties of one receiver. */
 struct own_properties {
     struct mqtt_property_writer writer;
-    uint8_t space[2048];
+    uint8_t space[512];
+    uint8_t *memory;    /* in place of that, if there are many subscription identifiers */
     uint16_t new_alias; /* told in this packet for the first time; 0: none */
 };
 
-static void write_own(struct client *c, const struct publish *p, const struct terms *terms,
+/* Returns false when there is no memory. */
+static bool write_own(struct client *c, const struct publish *p, const struct terms *terms,
                       struct mqtt_string *topic, struct own_properties *own)
 {
-    own->writer = (struct mqtt_property_writer){ .data = own->space, .room = sizeof(own->space) };
+    size_t most = 16 + (terms->ids ? terms->ids->count * (size_t)5 : 0);
+    own->memory = most > sizeof(own->space) ? malloc(most) : NULL;
+    if (most > sizeof(own->space) && !own->memory)
+        return false;
+    own->writer = (struct mqtt_property_writer){ .data = own->memory ? own->memory : own->space,
+                                                 .room = most };
     own->new_alias = 0;
     if (p->expires)
         mqtt_property_add_number(&own->writer, MQTT_PROPERTY_MESSAGE_EXPIRY_INTERVAL,
@@ -55,6 +62,27 @@ static void write_own(struct client *c, const struct publish *p, const struct te
     for (uint32_t i = 0; terms->ids && i < terms->ids->count; i++)
         mqtt_property_add_number(&own->writer, MQTT_PROPERTY_SUBSCRIPTION_IDENTIFIER,
                                  terms->ids->values[i]);
+    return true;
+}
+
+/* Puts a head of `len` bytes into the output. Returns 1 or -ENOMEM. */
+static int add_head(struct client *c, const struct mqtt_publish_head *head, size_t len)
+{
+    if (len <= OUTPUT_ROOM) {
+        uint8_t *at = output_room(&c->output, &c->worker->pool, len);
+        if (!at)
+            return -ENOMEM;
+        mqtt_write_publish_head(at, len, MQTT_5_0, head, NULL);
+        output_commit(&c->output, len);
+        return 1;
+    }
+    uint8_t *memory = malloc(len);
+    if (!memory)
+        return -ENOMEM;
+    mqtt_write_publish_head(memory, len, MQTT_5_0, head, NULL);
+    int rc = output_add(&c->output, &c->worker->pool, memory, len);
+    free(memory);
+    return rc < 0 ? rc : 1;
 }
 
 /* A client of 5.0: with properties, and within its Maximum Packet Size. Returns 1, 0 if the packet is larger
@@ -64,31 +92,19 @@ static int send_5(struct client *c, const struct publish *p, const struct mqtt_p
 {
     struct mqtt_publish_head head = *in;
     struct own_properties own;
-    write_own(c, p, terms, &head.topic, &own);
+    if (!write_own(c, p, terms, &head.topic, &own))
+        return -ENOMEM;
     head.own = mqtt_property_written(&own.writer);
     head.carried = (struct mqtt_slice){ p->properties, p->properties_len };
 
+    int rc = 0;
     size_t len = mqtt_write_publish_head(NULL, 0, MQTT_5_0, &head, NULL);
-    if (len == 0 || (c->max_packet && len + p->payload_len > c->max_packet)) {
-        if (own.new_alias)
-            aliases_take_back(c->aliases, own.new_alias);
-        return 0;
-    }
-    if (len <= OUTPUT_ROOM) {
-        uint8_t *at = output_room(&c->output, &c->worker->pool, len);
-        if (!at)
-            return -ENOMEM;
-        mqtt_write_publish_head(at, len, MQTT_5_0, &head, NULL);
-        output_commit(&c->output, len);
-        return 1;
-    }
-    uint8_t *memory = malloc(len);
-    if (!memory)
-        return -ENOMEM;
-    mqtt_write_publish_head(memory, len, MQTT_5_0, &head, NULL);
-    int rc = output_add(&c->output, &c->worker->pool, memory, len);
-    free(memory);
-    return rc < 0 ? rc : 1;
+    if (len > 0 && (!c->max_packet || len + p->payload_len <= c->max_packet))
+        rc = add_head(c, &head, len);
+    else if (own.new_alias)
+        aliases_take_back(c->aliases, own.new_alias);
+    free(own.memory);
+    return rc;
 }
 
 static uint8_t first_byte(const struct mqtt_publish_head *head)
@@ -439,6 +455,8 @@ void deliver_shared(struct worker *worker, struct share_member *member, struct p
         share_member_unref(member);
         member = share_choose(share, NULL);
         share_unref(share);
+        if (!member) /* the last one has left while it was under way */
+            COUNT(worker, publish_dropped, 1);
     }
 }
 

@@ -60,6 +60,33 @@ static void overlapping_filters_make_one_message_of_the_highest_qos(void **state
     quiet_broker_end(broker);
 }
 
+static void message_carries_the_identifiers_of_all_filters_that_match(void **state)
+{
+    (void)state;
+    struct broker *broker = quiet_broker("broker = { };");
+    struct peer peer;
+    peer_begin(&peer, broker, MQTT_5_0, "peer", true);
+    const unsigned count = 512; /* filters that differ in which of nine levels are wildcards */
+    for (unsigned i = 0; i < count; i++) {
+        char filter[18] = "a/a/a/a/a/a/a/a/a";
+        for (unsigned level = 0; level < 9; level++)
+            if (i >> level & 1)
+                filter[2 * level] = '+';
+        peer_subscribe(&peer, 1, filter, 0, 200000000 + i);
+        EXPECT(&peer, "SUBACK id=1 00");
+    }
+    peer_publish(&peer, "a/a/a/a/a/a/a/a/a", "x", 0, 0);
+    const char *text = peer_next(&peer);
+    for (unsigned i = 0; i < count; i++) {
+        char id[24];
+        snprintf(id, sizeof(id), "0B=%u", 200000000 + i);
+        CHECK(strstr(text, id), "%u is missing", i);
+    }
+    EXPECT(&peer, "nothing");
+    peer_close(&peer);
+    quiet_broker_end(broker);
+}
+
 static void no_local_holds_for_the_publisher_and_that_subscription_alone(void **state)
 {
     (void)state;
@@ -138,5 +165,6 @@ static void other_workers_sessions_are_routed_to_as_they_come_and_go(void **stat
 
 TEST_SUITE("broker routing",
            cmocka_unit_test(overlapping_filters_make_one_message_of_the_highest_qos),
+           cmocka_unit_test(message_carries_the_identifiers_of_all_filters_that_match),
            cmocka_unit_test(no_local_holds_for_the_publisher_and_that_subscription_alone),
            cmocka_unit_test(other_workers_sessions_are_routed_to_as_they_come_and_go));
