@@ -4,8 +4,8 @@
     tests/bench/broker.py [--long] [--row NAME]... [--brokers NAME,NAME...] [--repeats N] [--seconds S]
 
 All brokers of a row run at the same time, idle but for the one that is measured; the load goes to them in turn, as
-many times as --repeats says, and the median counts (with several workers sometimes the worst run: see figure_of()). CPU is user and system time of the whole broker process for each
-message delivered, from the kernel's clock of that process. A run that lost or doubled a message, broke the protocol
+many times as --repeats says, and the median counts (with several workers sometimes the worst run: see figure_of()).
+CPU is user and system time of the whole broker process for each message delivered, from the kernel's clock of that process. A run that lost or doubled a message, broke the protocol
 or was closed is shown as such: its figures count for nothing.
 
 Prints a table of Markdown and writes all figures to build/bench/broker.json. Nothing here passes or fails.
@@ -300,7 +300,10 @@ def print_row(row, results, kinds, able):
     cells = [row.title, row.unit, must_text(row)]
     for kind in kinds:
         ours = figure_of(row, results[kind], kind)
-        cell = ("failed" if kind in able and not results[kind] else "") if ours is None else f"{ours:,.{row.digits + (1 if ours < 1 else 0)}f}"
+        if ours is None:
+            cell = "failed" if kind in able and not results[kind] else ""
+        else:
+            cell = f"{ours:,.{row.digits + (1 if ours < 1 else 0)}f}"
         if kind != "mosquitto" and ours is not None:
             cell += f" ({ratio_of(row, ours, mosquitto)})" if mosquitto else ""
             cell += verdict(row, ours, mosquitto) if kind.startswith("tocsin") else ""
