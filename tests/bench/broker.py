@@ -262,7 +262,7 @@ def run_row(row, kinds, folder, args):
 
 
 # One sender and one receiver: with several workers it is chance whether they share one.
-OF_TWO = {"qos0", "qos1", "qos2", "large", "large-rate", "latency", "latency-99", "latency-cpu"}
+OF_TWO = {"qos0", "qos1", "qos2", "large", "large-rate"}
 
 
 def figure_of(row, results, kind):
