@@ -427,13 +427,15 @@ static int fail(const char *format, const char *a, const char *b)
     return CLI_FAILED;
 }
 
-static int finish(sqlite3 *db, const char *path, int64_t count, const char *what, bool quiet)
+static int finish(sqlite3 *db, const char *path, const struct filter *filter, int64_t count,
+                  const char *what, bool quiet)
 {
     if (count < 0)
         return fail("%s: %s", path, sqlite3_errmsg(db));
     if (!quiet)
         fprintf(stderr, "%" PRId64 " %s\n", count, what);
-    return fflush(stdout) == 0 ? CLI_OK : CLI_FAILED;
+    bool missed = count == 0 && filter->number_count > 0; /* who names one wants to know */
+    return fflush(stdout) == 0 && !missed ? CLI_OK : CLI_FAILED;
 }
 
 static int carry_out(sqlite3 *db, const char *path, const struct cli_args *args,
@@ -444,12 +446,12 @@ static int carry_out(sqlite3 *db, const char *path, const struct cli_args *args,
     bool dry_run = cli_value(&cli_queue, args, "dry-run") != NULL;
     struct showing showing = { db, as_json };
     if (strcmp(verb, "list") == 0)
-        return finish(db, path, visit(db, filter, list_one, &as_json), "found", as_json);
+        return finish(db, path, filter, visit(db, filter, list_one, &as_json), "found", as_json);
     if (strcmp(verb, "show") == 0)
-        return finish(db, path, visit(db, filter, show_one, &showing), "found", as_json);
+        return finish(db, path, filter, visit(db, filter, show_one, &showing), "found", as_json);
     if (strcmp(verb, "retry") == 0) {
         filter->dead = true;
-        return finish(db, path,
+        return finish(db, path, filter,
                       change_all(db, filter,
                                  "UPDATE delivery SET state = 2, due_ms = 0 WHERE number = ?1",
                                  NULL, dry_run, as_json),
@@ -460,7 +462,7 @@ static int carry_out(sqlite3 *db, const char *path, const struct cli_args *args,
             return fail("%s: what waits cannot be dropped while %s runs with it: end that first",
                         path, "tocsin");
         filter->dead = !filter->waiting;
-        return finish(db, path,
+        return finish(db, path, filter,
                       change_all(db, filter, "DELETE FROM delivery WHERE number = ?1",
                                  "DELETE FROM attempt WHERE delivery = ?1", dry_run, as_json),
                       dry_run ? "would be dropped" : "dropped", as_json);
@@ -539,6 +541,9 @@ const struct cli_command cli_queue = {
         "with\n"
         "--waiting, which needs the daemon ended.",
     .example = "tocsin queue list --dead --since 1d",
+    .exit_status =
+        "0 if it worked, 1 if not, or if there is none of the NUMBERs, 2 for a call that makes\n"
+        "             no sense.",
     .options = options,
     .least = 1,
     .most = 1000,

@@ -99,6 +99,7 @@ def test_dead_letters_are_shown_tried_again_and_dropped(router, broker, client):
     dead = {e["topic"]: e for e in entries(router, "--dead")}
     assert all(e["attempts"] == 3 and "No such file" in e["reason"] for e in dead.values())
 
+    queue(router, "show", "987654", status=1)
     shown = json.loads(queue(router, "show", "--json", str(dead["in/2"]["number"])))
     assert [e["attempt"] for e in shown["errors"]] == [1, 2, 3]
     assert {"name": "payload", "value": "payload 2"} in shown["record"]
