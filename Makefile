@@ -186,6 +186,7 @@ $(BENCHES): $(B)/bench/%: $(B)/tests/bench/%.o $$(call bench_objs,$$*) $(B)/libt
 bench: test-deps ## measure: what a message costs, stage by stage and end to end
 	@$(MAKE) --no-print-directory compile $(BENCHES)
 	$(PYTHON) tests/bench/bench.py
+	$(PYTHON) tests/bench/store.py
 	@$(MAKE) --no-print-directory bench-broker
 
 .PHONY: bench-broker

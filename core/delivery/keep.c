@@ -480,6 +480,8 @@ static int load_rows(struct keep_load *load, sqlite3_stmt *row)
     load->first = NULL;
     load->rows = 0;
     load->last = load->range.after;
+    size_t unread = 0;
+    uint64_t first_unread = 0;
     sqlite3_bind_text(row, 1, load->range.service, -1, SQLITE_STATIC);
     sqlite3_bind_text(row, 2, load->range.target, -1, SQLITE_STATIC);
     sqlite3_bind_int64(row, 3, (sqlite3_int64)load->range.after);
@@ -495,12 +497,13 @@ static int load_rows(struct keep_load *load, sqlite3_stmt *row)
         load->last = number;
         if (made == 0)
             end = &(*end)->next;
-        else
-            log_error("store: delivery %" PRIu64 " for %s:%s %s, it stays on disk", number,
-                      load->range.service, load->range.target,
-                      made == -ESTALE ? "was made for other formats than the target has now"
-                                      : "cannot be read");
+        else if (unread++ == 0)
+            first_unread = number;
     }
+    if (unread > 0)
+        log_error("store: deliveries for %s:%s that cannot be read, or were made for other formats "
+                  "than the target has now, stay on disk: %zu, the first of them number %" PRIu64,
+                  load->range.service, load->range.target, unread, first_unread);
     *end = NULL;
     return rc == SQLITE_ROW || rc == SQLITE_DONE ? SQLITE_OK : rc;
 }

@@ -152,23 +152,35 @@ void spill_load(struct service_target *t)
     keep_load(&loading->load);
 }
 
+/* Loads what comes first. Returns 0 or a negative errno value. */
+static int load_first(struct service_target *t)
+{
+    struct loading *loading = loading_new(t);
+    if (!loading)
+        return -ENOMEM;
+    const struct keep_load *load = &loading->load;
+    int rc = keep_load_now(&loading->load);
+    if (rc == 0) {
+        t->spill_after = load->last;
+        t->spilled = load->rows > 0 && load->rows < t->spilled ? t->spilled - load->rows : 0;
+        service_submit(t->service, load->first, clock_mono_ms());
+    }
+    loading_free(loading);
+    return rc;
+}
+
 int spill_restore(struct service_target *t, uint64_t *found)
 {
     uint64_t count = 0;
     int rc = keep_count(keeper_of(t), t->target.service, t->target.name, &count, &t->spill_last);
-    if (rc < 0 || count == 0)
+    if (rc < 0)
         return rc;
-    struct loading *loading = loading_new(t);
-    if (!loading)
-        return -ENOMEM;
-    rc = keep_load_now(&loading->load);
-    if (rc == 0) {
-        t->spill_after = loading->load.last;
-        t->spilled = count > loading->load.rows ? (size_t)(count - loading->load.rows) : 0;
-        *found += count;
-        service_submit(t->service, loading->load.first, clock_mono_ms());
-    }
-    loading_free(loading);
+    *found += count;
+    t->spilled = (size_t)count;
+    const size_t before = queue_count(t->service->queue);
+    /* Where nothing waits, nothing is done that would load more: so what cannot be read must not be all. */
+    while (rc == 0 && t->spilled > 0 && queue_count(t->service->queue) == before)
+        rc = load_first(t);
     return rc;
 }
 

@@ -250,7 +250,7 @@ static void parse_options(int argc, char **argv)
         }
     if (optind < argc || opt.size < STAMP_SIZE || opt.window < 1 || opt.window > 65535 ||
         opt.pub_qos < 0 || opt.pub_qos > 2 || opt.sub_qos < 0 || opt.sub_qos > 2 || opt.pubs < 1 ||
-        opt.subs < 1 || opt.parallel < 1 || opt.conns < 0) {
+        opt.subs < 0 || opt.parallel < 1 || opt.conns < 0) {
         usage(stderr);
         exit(2);
     }

@@ -187,3 +187,22 @@ def test_a_clock_that_was_set_does_not_stop_deliveries(daemon, publishers, hours
     d.set_mood("works")
     d.start()
     finish(d, clients)
+
+
+def test_what_cannot_be_read_does_not_stop_what_comes_behind(daemon, publishers):
+    d = daemon()
+    d.start()
+    assert d.stop() == 0
+    with contextlib.closing(sqlite3.connect(d.database)) as db, db:
+        db.executemany("INSERT INTO delivery (service, target, state, created_ms, attempts, due_ms, record) "
+                       "VALUES ('moody', 't', 0, 0, 0, 0, x'')", [()] * 2500)  # more than are loaded at a time
+    d.start()
+    clients = publishers(d.port, 1, 2)
+    until(lambda: all(len(c.acked) > 20 for c in clients), "acknowledgements")
+    for c in clients:
+        c.finish()
+        assert c.done.wait(60)
+    until(lambda: d.has_all(clients), "all deliveries")
+    assert d.stop() == 0
+    assert d.rows() == 2500
+    assert b"stay on disk" in d.said()
