@@ -91,15 +91,6 @@ void share_member_unref(struct share_member *member)
 
 /* ---- Groups ---- */
 
-bool share_member_is(const struct share_member *member, const char *name, size_t name_len,
-                     const char *filter, size_t filter_len)
-{
-    const struct share *share = member->share;
-    return share->name_len == name_len && share->filter_len == filter_len &&
-           memcmp(share->name, name, name_len) == 0 &&
-           memcmp(share->filter, filter, filter_len) == 0;
-}
-
 static struct share *share_new(const char *name, size_t name_len, const char *filter,
                                size_t filter_len)
 {
@@ -186,6 +177,40 @@ struct share_member *shares_join(struct shares *shares, const char *name, size_t
         return member;
     free(member);
     return NULL;
+}
+
+/* Only the worker itself may look at the session of a member. */
+static struct share_member *member_of(struct share *share, unsigned worker,
+                                      const struct session *session)
+{
+    struct share_member *found = NULL;
+    pthread_mutex_lock(&share->lock);
+    for (size_t i = 0; i < share->count && !found; i++)
+        if (share->members[i]->worker == worker && share->members[i]->session == session)
+            found = share->members[i];
+    pthread_mutex_unlock(&share->lock);
+    return found;
+}
+
+struct share_member *shares_find(struct shares *shares, const char *name, size_t name_len,
+                                 const char *filter, size_t filter_len, unsigned worker,
+                                 const struct session *session)
+{
+    char small[512], *key = small;
+    const size_t len = name_len + 1 + filter_len;
+    if (len > sizeof(small) && !(key = malloc(len)))
+        return NULL;
+    memcpy(key, name, name_len);
+    key[name_len] = '/';
+    memcpy(key + name_len + 1, filter, filter_len);
+
+    pthread_rwlock_rdlock(&shares->lock);
+    struct share *share = map_get(&shares->by_name, key, len);
+    struct share_member *member = share ? member_of(share, worker, session) : NULL;
+    pthread_rwlock_unlock(&shares->lock);
+    if (key != small)
+        free(key);
+    return member;
 }
 
 void shares_leave(struct shares *shares, struct share_member *member)

@@ -29,8 +29,8 @@ struct share_member {
     size_t at; /* in the group; by its lock */
 
     /* The worker's thread only. */
-    struct session *session;   /* NULL after it has left */
-    struct share_member *next; /* of the session */
+    struct session *session;           /* NULL after it has left */
+    struct share_member *next, **link; /* of the session */
     struct identifiers *ids;
     uint8_t qos;
     bool as_published;
@@ -48,9 +48,10 @@ struct share_member *shares_join(struct shares *shares, const char *name, size_t
 /* Leaves it; the reference is dropped. */
 void shares_leave(struct shares *shares, struct share_member *member);
 
-/* Whether a member is in the group of that name and filter. */
-bool share_member_is(const struct share_member *member, const char *name, size_t name_len,
-                     const char *filter, size_t filter_len);
+/* The member that a session of this worker has in the group of that name and filter; NULL if there is none. */
+struct share_member *shares_find(struct shares *shares, const char *name, size_t name_len,
+                                 const char *filter, size_t filter_len, unsigned worker,
+                                 const struct session *session);
 
 struct share_member *share_member_ref(struct share_member *member);
 void share_member_unref(struct share_member *member); /* NULL is allowed */

@@ -164,15 +164,30 @@ static uint8_t options_of(const struct mqtt_subscription *wanted, uint8_t qos)
                      (wanted->retain_as_published ? SUBSCRIPTION_RETAIN_AS_PUBLISHED : 0));
 }
 
-static struct share_member *find_member(const struct session *session,
+static struct share_member *find_member(struct worker *worker, const struct session *session,
                                         const struct mqtt_subscription *wanted,
                                         const struct mounted *filter)
 {
-    struct share_member *member = session->members;
-    while (member && !share_member_is(member, wanted->share_name.data, wanted->share_name.len,
-                                      filter->text, filter->len))
-        member = member->next;
-    return member;
+    if (!session->members)
+        return NULL;
+    return shares_find(worker->broker->shares, wanted->share_name.data, wanted->share_name.len,
+                       filter->text, filter->len, worker->index, session);
+}
+
+static void add_member(struct session *session, struct share_member *member)
+{
+    member->next = session->members;
+    member->link = &session->members;
+    if (member->next)
+        member->next->link = &member->next;
+    session->members = member;
+}
+
+static void take_member(struct share_member *member)
+{
+    *member->link = member->next;
+    if (member->next)
+        member->next->link = member->link;
 }
 
 static int join(struct worker *worker, struct session *session,
@@ -180,7 +195,7 @@ static int join(struct worker *worker, struct session *session,
                 uint32_t id)
 {
     struct identifiers *ids = id ? identifiers_new(&id, 1) : NULL;
-    struct share_member *member = find_member(session, wanted, filter);
+    struct share_member *member = find_member(worker, session, wanted, filter);
     if (id && !ids)
         return -ENOMEM;
     if (!member) {
@@ -191,8 +206,7 @@ static int join(struct worker *worker, struct session *session,
             identifiers_unref(ids);
             return -ENOMEM;
         }
-        member->next = session->members;
-        session->members = member;
+        add_member(session, member);
         COUNT(worker, shared_subscriptions, 1);
     }
     identifiers_unref(member->ids);
@@ -357,14 +371,10 @@ void on_subscribe(struct client *c, const uint8_t *body, size_t len)
 static enum mqtt_reason leave(struct worker *worker, struct session *session,
                               const struct mqtt_subscription *wanted, const struct mounted *filter)
 {
-    struct share_member **at = &session->members;
-    while (*at && !share_member_is(*at, wanted->share_name.data, wanted->share_name.len,
-                                   filter->text, filter->len))
-        at = &(*at)->next;
-    struct share_member *member = *at;
+    struct share_member *member = find_member(worker, session, wanted, filter);
     if (!member)
         return MQTT_NO_SUBSCRIPTION_EXISTED;
-    *at = member->next;
+    take_member(member);
     subscriptions_leave(worker, session, member);
     return MQTT_SUCCESS;
 }
@@ -457,7 +467,7 @@ void subscriptions_drop(struct worker *worker, struct session *session)
         deliver_to_others(worker, session, NULL);
     while (session->members) {
         struct share_member *member = session->members;
-        session->members = member->next;
+        take_member(member);
         forget_member(worker, member);
     }
     COUNT(worker, subscriptions, -(uint64_t)session->subscriber.count);

@@ -92,9 +92,13 @@ static void group_is_its_name_and_filter_and_ends_with_its_last_member(void **st
     assert_int_equal(matching(shares, "a/b"), 3);
     assert_int_equal(matching(shares, "a/c"), 2);
     assert_true(shares_generation(shares) != before);
-    assert_true(share_member_is(m1, "g", 1, "a/#", 3));
-    assert_false(share_member_is(m1, "g", 1, "a/b", 3));
-    assert_false(share_member_is(m1, "h", 1, "a/#", 3));
+    const struct session other = { 0 };
+    assert_ptr_equal(shares_find(shares, "g", 1, "a/#", 3, 0, &session), m1);
+    assert_ptr_equal(shares_find(shares, "g", 1, "a/b", 3, 0, &session), m4);
+    assert_ptr_equal(shares_find(shares, "h", 1, "a/#", 3, 0, &session), m3);
+    assert_null(shares_find(shares, "h", 1, "a/b", 3, 0, &session));
+    assert_null(shares_find(shares, "g", 1, "a/#", 3, 1, &session));
+    assert_null(shares_find(shares, "g", 1, "a/#", 3, 0, &other));
 
     before = shares_generation(shares);
     shares_leave(shares, m1);
