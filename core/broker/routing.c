@@ -183,6 +183,16 @@ void routing_release(struct routing_cache *cache)
     *cache = (struct routing_cache){ 0 };
 }
 
+static size_t identifiers_bytes(const struct routed *routed)
+{
+    size_t bytes = 0;
+    for (uint32_t i = 0; i < routed->receiver_count; i++) {
+        const struct identifiers *ids = routed->receivers[i].ids;
+        bytes += ids ? sizeof(*ids) + ids->count * sizeof(ids->values[0]) : 0;
+    }
+    return bytes;
+}
+
 /* Asks all who may want the topic. NULL when there is no memory. */
 static struct routed *find_out(struct worker *worker, const char *topic, size_t len, uint64_t hash)
 {
@@ -221,9 +231,8 @@ static struct routed *find_out(struct worker *worker, const char *topic, size_t 
         if (routed->others >> (TAP_FIRST + i) & 1)
             routed->tap_qos[i] = tap_qos(broker, i, topic, len);
     free(g.found);
-    routed->bytes =
-        (uint32_t)(sizeof(*routed) + len + routed->receiver_count * sizeof(*routed->receivers) +
-                   routed->share_count * sizeof(*routed->shares));
+    routed->bytes = sizeof(*routed) + len + routed->receiver_count * sizeof(*routed->receivers) +
+                    routed->share_count * sizeof(*routed->shares) + identifiers_bytes(routed);
     worker->routing.count++;
     worker->routing.bytes += routed->bytes;
     if (g.failed) {

@@ -84,7 +84,7 @@ struct routed {
     struct receiver *receivers;
     struct share **shares;
     uint32_t receiver_count, share_count;
-    uint32_t bytes;
+    size_t bytes;
     bool used; /* since the last sweep came by */
     uint8_t tap_qos[8];
     uint16_t topic_len;
