@@ -163,8 +163,8 @@ static int open_store(struct daemon *daemon)
 {
     const char *path = daemon->setup.store_path;
     if (!path || strcmp(path, STORE_MEMORY) == 0) {
-        log_info(
-            "nothing is kept on disk: what waits for a service is lost when this program ends");
+        log_info("no store (`store = { };` makes one): what waits for a service ends with this "
+                 "program");
         return 0;
     }
     struct buf why = BUF_INIT(65536);
