@@ -4,6 +4,7 @@
 
 #include "broker/client.h"
 
+#include "base/clock.h"
 #include "broker/aliases.h"
 #include "broker/deliver.h"
 #include "broker/receipt.h"
@@ -12,7 +13,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define LONG_PACKET (16 * 1024) /* from here on a packet is read into a block of its own */
+#define PATIENCE_PACKETS 32 /* between two looks at the clock */
+#define PATIENCE_MS      20
+#define LONG_PACKET      (16 * 1024) /* from here on a packet is read into a block of its own */
 #define LONG_FIRST \
     (64 * 1024)        /* the first size of that block; then four times as much, and so on */
 #define LONG_READS   8 /* of one turn */
@@ -406,9 +409,27 @@ static void move(struct client *c, unsigned owner, const uint8_t *data, size_t l
     worker_write(worker, owner, &letter->letter, 0);
 }
 
-/* Goes through the packets in `data`, which is not the connection's own memory. */
+/* How long one client has kept the worker busy; looks at the clock now and then. */
+struct patience {
+    unsigned packets;
+    int64_t until_ms;
+};
+
+static bool is_used_up(struct patience *patience)
+{
+    if (++patience->packets % PATIENCE_PACKETS != 0)
+        return false;
+    int64_t now = clock_mono_ms();
+    if (patience->until_ms == 0)
+        patience->until_ms = now + PATIENCE_MS;
+    return now >= patience->until_ms;
+}
+
+/* Goes through the packets in `data`, which is not the connection's own memory. When that takes long, because each of
+ * them is work, the others get their turn first. */
 static void consume(struct client *c, const uint8_t *data, size_t len)
 {
+    struct patience patience = { 0 };
     size_t at = 0, header = 0, body = 0;
     size_t most = (size_t)c->listener->max_packet_size.bytes;
     int whole = 0;
@@ -434,6 +455,10 @@ static void consume(struct client *c, const uint8_t *data, size_t len)
             at += header + body;
             if (c->blocked && client_is_behind(c))
                 worker_pause(c->worker, c);
+            if (is_used_up(&patience) && at < len && !c->ending) {
+                worker_pause(c->worker, c);
+                loop_again(&c->worker->loop);
+            }
         }
     }
     if (c->ending)

@@ -33,8 +33,8 @@ const struct tocsin_option broker_options[] = {
                   .max = 1000000000,
                   .help = "Most messages that wait for a client beyond those on their way; later "
                           "ones are dropped for it, and counted. 0 for no limit."),
-    TOCSIN_OPTION(struct broker_settings, max_queued_bytes, .def = "0", .min = 0, .max = INT64_MAX,
-                  .help = "Most bytes that wait for a client; 0 for no limit."),
+    TOCSIN_OPTION(struct broker_settings, max_queued_bytes, .def = "64MiB", .min = 0,
+                  .max = INT64_MAX, .help = "Most bytes that wait for a client; 0 for no limit."),
     TOCSIN_OPTION(
         struct broker_settings, max_output_bytes, .def = "16MiB", .min = 65536, .max = INT64_MAX,
         .help = "Most bytes that wait to be written to a client that reads slowly; beyond, "

@@ -31,7 +31,7 @@ LOAD = BUILD / "bench/mqttload"
 SAVED = ROOT / "build/bench/broker.json"
 
 # What both brokers are told, by the names that both know: nothing is dropped, nothing written, no waiting for more.
-OPTIONS = {"max_inflight_messages": 20000, "max_queued_messages": 0, "set_tcp_nodelay": "true",
+OPTIONS = {"max_inflight_messages": 20000, "max_queued_messages": 0, "max_queued_bytes": 0, "set_tcp_nodelay": "true",
            "connection_messages": "false"}
 
 # Deliveries outstanding at most, where no acknowledgement holds publishers back, or that of a broker that has not
