@@ -11,8 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define WALK_STEP   500  /* retained messages looked at for one walk in a turn */
-#define WALKS_SPARE 1000 /* walks that a session may have beyond two for each of its filters */
+#define WALK_STEP   500   /* retained messages looked at for one walk in a turn */
+#define WALKS_SPARE 10000 /* walks that a session may have beyond two for each of its filters */
 
 /* ---- Filters with the mount point ---- */
 

@@ -235,20 +235,24 @@ void embedded_publish(struct embedded *link, struct tocsin_publication *const *p
 
 /* ---- Life; the main thread ---- */
 
-static void publish_status(struct embedded *link, const char *text)
+static int publish_status_as(struct embedded *link, const char *text, bool retain)
 {
     struct publication *p =
         publication_new(link->status, strlen(link->status), NULL, 0, text, strlen(text));
-    int rc = p ? 0 : -ENOMEM;
-    if (p) {
-        p->qos = 1;
-        p->retain = true;
-        rc = broker_publish(link->broker, link->tap, p, 0, false);
-        p->retain = rc != -EOPNOTSUPP;
-        if (!p->retain)
-            rc = broker_publish(link->broker, link->tap, p, 0, false);
-        publication_unref(p);
-    }
+    if (!p)
+        return -ENOMEM;
+    p->qos = 1;
+    p->retain = retain;
+    int rc = broker_publish(link->broker, link->tap, p, 0, false);
+    publication_unref(p);
+    return rc;
+}
+
+static void publish_status(struct embedded *link, const char *text)
+{
+    int rc = publish_status_as(link, text, true);
+    if (rc == -EOPNOTSUPP) /* nothing may be retained: who is there hears it */
+        rc = publish_status_as(link, text, false);
     if (rc < 0)
         log_warning("link " EMBEDDED_NAME ": cannot publish the status topic=%s: %s", link->status,
                     strerror(-rc));
