@@ -191,6 +191,9 @@ class PushoverServer:
         return said
 
 
+NOTICE = 5  # seconds
+
+
 class Server(http.server.ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
@@ -212,7 +215,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         with self.owner.news:
             self.owner.sockets.add(self.request)
             self.owner.accepted_connections += 1
-            if len(self.owner.sockets) > 2:
+            # One that the client has closed counts until its thread has noticed.
+            if not self.owner.news.wait_for(lambda: len(self.owner.sockets) <= 2, NOTICE):
                 self.owner.violations.append("more than 2 connections")
         super().setup()
 

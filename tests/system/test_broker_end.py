@@ -5,6 +5,7 @@ import pathlib
 import sys
 
 import pytest
+from conftest import TIMEOUT
 
 WIRE = pathlib.Path(__file__).resolve().parents[1] / "wire"
 sys.path.insert(0, str(WIRE))
@@ -56,5 +57,6 @@ def test_clients_are_told_that_the_broker_goes(tmp_path, workers):
         after = conversation.Conversation(read(AFTER), broker.address, "x")
         after.peers = before.peers
         after.run()
+        broker.child.wait(TIMEOUT)  # a second signal would end it at once
     finally:
         assert broker.stop() is None
