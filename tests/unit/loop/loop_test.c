@@ -205,8 +205,9 @@ static void turn_goes_sources_mail_timers_end(void **state)
     loop_post(&b->loop, &bag);
     poke(&b->ends[0]);
     loop_timer_start(&b->loop, &b->timer, 0);
-    assert_int_equal(loop_run(&b->loop), 0);         /* until the timer ends */
-    assert_int_equal(strncmp(b->order, "sm", 2), 0); /* then an end, unless a tick was just over */
+    assert_int_equal(loop_run(&b->loop), 0); /* until the timer ends */
+    /* The timer ends with a later turn, or with this one if a tick was just over. */
+    assert_true(strncmp(b->order, "sme", 3) == 0 || strcmp(b->order, "smte") == 0);
     assert_string_equal(b->order + strlen(b->order) - 2, "te");
     assert_int_equal(b->mail_count, 2);
     assert_int_equal(b->timer_ends, 1);
