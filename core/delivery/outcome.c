@@ -8,6 +8,7 @@
 
 #include <inttypes.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define GRANTS_AT_ONCE 64
 
@@ -138,14 +139,17 @@ static void keep_retries(const struct service *s, struct delivery *const *batch,
                        results[i].reason);
 }
 
-static void keep_done(struct keeper *keeper, struct delivery *d,
-                      const struct tocsin_delivery *result, enum queue_fate fate)
+static void end_delivery(const struct services_host *host, struct delivery *d,
+                         const struct tocsin_delivery *result, enum queue_fate fate)
 {
-    if (fate == QUEUE_REJECTED || fate == QUEUE_GIVEN_UP)
-        keep_bury(keeper, d, result->attempt,
-                  result->reason[0] ? result->reason : "no reason given");
-    else
-        keep_end(keeper, d);
+    const bool dead = fate == QUEUE_REJECTED || fate == QUEUE_GIVEN_UP;
+    const char *reason = result->reason[0] ? result->reason : "no reason given";
+    if (dead && host->keeper)
+        keep_bury(host->keeper, d, result->attempt, reason);
+    else if (host->keeper)
+        keep_end(host->keeper, d);
+    if (dead && host->dead && strncmp(d->message->topic, "tocsin/", 7) != 0)
+        host->dead(host->context, d, reason, result->attempt);
 }
 
 void service_settle(struct service *service, struct delivery *const *batch,
@@ -175,8 +179,8 @@ void service_settle(struct service *service, struct delivery *const *batch,
 
     for (size_t i = 0; i < n; i++) {
         enum queue_fate fate = room->fates[i];
-        if (fate < QUEUE_RETRYING && service->host->keeper)
-            keep_done(service->host->keeper, batch[i], &results[i], fate);
+        if (fate < QUEUE_RETRYING)
+            end_delivery(service->host, batch[i], &results[i], fate);
         write_note(room->notes[i], service->name, batch[i], &results[i], fate);
         if (fate < QUEUE_RETRYING)
             delivery_free(batch[i]);

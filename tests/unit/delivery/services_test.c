@@ -74,6 +74,44 @@ static void what_fails_is_tried_again_in_order(void **state)
     assert_int_equal(services_free(services, 10 * 1000), 0);
 }
 
+static struct {
+    size_t count;
+    char last[128];
+} dead;
+
+static void on_dead(void *context, const struct delivery *d, const char *reason, unsigned attempts)
+{
+    (void)context;
+    pthread_mutex_lock(&plugin.lock);
+    dead.count++;
+    snprintf(dead.last, sizeof(dead.last), "%s:%s %s %u %.60s", d->target->service, d->target->name,
+             d->view.topic, attempts, reason);
+    pthread_cond_broadcast(&plugin.changed);
+    pthread_mutex_unlock(&plugin.lock);
+}
+
+static void who_wants_it_is_told_of_a_delivery_that_was_in_vain(void **state)
+{
+    (void)state;
+    dead.count = 0;
+    scripted_host.dead = on_dead;
+    struct services *services =
+        make("s = { plugin = \"scripted\"; retry = { initial = \"1ms\"; max = \"1ms\"; "
+             "max_attempts = 2; }; };",
+             NULL);
+    struct target *t = target(services, "s", "default");
+    set_failing("*", "", 4);
+    services_start(services);
+    submit(t, "tocsin/n/event/dead", "of a dead letter", 1); /* would never end */
+    await_stats(t, all_done, "done");
+    submit(t, "x", "1", 1);
+    await(&dead.count, 1, "dead");
+    assert_string_equal(dead.last, "s:default x 2 host=nowhere: Connection refused");
+    assert_int_equal(services_free(services, 10 * 1000), 0);
+    assert_int_equal(dead.count, 1);
+    scripted_host.dead = NULL;
+}
+
 static void order_holds_with_several_workers_and_random_failures(void **state)
 {
     (void)state;
@@ -428,6 +466,7 @@ static void plugins_of_a_folder_are_listed(void **state)
 TEST_SUITE("services",
            TEST(deliveries_reach_the_plugin_with_the_options_of_their_target),
            TEST(what_fails_is_tried_again_in_order),
+        TEST(who_wants_it_is_told_of_a_delivery_that_was_in_vain),
            TEST(order_holds_with_several_workers_and_random_failures),
            TEST(a_call_that_hangs_is_given_up_and_its_delivery_tried_again),
            TEST(batches_of_a_slow_service_fit_into_the_deadline),
