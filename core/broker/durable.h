@@ -1,0 +1,158 @@
+/* SPDX-License-Identifier: MIT */
+
+/*
+ * What the broker keeps on disk, so that nothing acknowledged is lost by a restart or kill -9 (durability =
+ * "commit"): persistent sessions with their subscriptions, what is queued for them and in flight in both directions,
+ * wills, retained messages.
+ *
+ * A worker notes each change when it makes it (durable_*() below). At the end of its turn all that it has noted
+ * goes to the store as one task, so it is committed together; when that is done it comes back as a letter, and
+ * only then goes out what had to wait: a publisher's PUBACK or PUBREC (by its receipt), SUBACK, UNSUBACK, PUBREL,
+ * PUBCOMP, and a PUBLISH of QoS 2. A PUBLISH of QoS 1 is sent at once; what its client acknowledges before the
+ * commit is never written at all.
+ *
+ * Why each of them waits:
+ *   PUBACK, PUBREC    the message must be safe (to who has a persistent session, or as the retained one)
+ *   PUBREC            and so must be its identifier, with the message or after it, never before: a publisher
+ *                     that comes again is told "I have it" only if that is true
+ *   PUBCOMP           the identifier is free again: the next message with it must not be taken for a repetition
+ *   PUBLISH, QoS 2    its identifier must be known after a restart, or the client would take it for another message
+ *   PUBREL            the client forgets the identifier: the message must not be sent once more
+ *   SUBACK, UNSUBACK  a promise about the messages to come
+ * CONNACK does not wait: whatever is acknowledged later is committed later, so it comes behind the session itself.
+ *
+ * The store's writer works with ops only (durable_op.h), never with sessions. Everything here is the worker's
+ * thread unless it says other. Without a store, or with durability = "memory", broker->durable is NULL, no session
+ * has a tenure, and each of these calls returns at once.
+ */
+
+#ifndef TOCSIN_BROKER_DURABLE_H
+#define TOCSIN_BROKER_DURABLE_H
+
+#include "broker/worker.h"
+
+struct durable;
+struct store;
+struct kept;
+
+/* ---- The whole; the main thread ---- */
+
+/* What is kept of a broker in a store; NULL when there is no memory. Freed after the store has been closed. */
+struct durable *durable_new(struct broker *broker, struct store *store);
+void durable_free(struct durable *durable); /* NULL is allowed */
+
+/* Makes sessions and retained messages of what is on disk. The workers are there and do not run yet. Returns 0 or a
+ * negative errno value, and has logged why. What cannot be read is left where it is, counted and logged. */
+int durable_restore(struct durable *durable);
+
+/* Whether so much waits to be committed that publishers should be read from no further. Any thread. */
+bool durable_is_crowded(const struct durable *durable);
+
+struct durable_stats {
+    uint64_t ops, batches;   /* counters */
+    uint64_t waiting, bytes; /* gauges: ops and memory not committed yet */
+    uint64_t spilled;        /* gauge: messages of sessions that are on disk only */
+    uint64_t restored_sessions, restored_messages, restored_retained, unreadable; /* at the start */
+};
+void durable_stats(const struct durable *durable, struct durable_stats *out); /* any thread */
+
+/* ---- Sessions ---- */
+
+/* The link between a session and what is on disk of it; outlives the session as long as something is under way.
+ * `connection` changes with each CONNECT: what waited for the old one is not sent on the new one. */
+struct tenure {
+    uint32_t refs; /* the session, and each op under way */
+    uint32_t connection;
+    struct session *session; /* NULL after its end */
+    struct worker *worker;
+    uint64_t number; /* of the session, on disk */
+};
+
+/* The session is new, or its expiry, will or presence have changed: after CONNECT, a DISCONNECT that changes the expiry,
+ * the connection's end. One that is not persistent is kept only while it has a will. */
+void durable_session(struct worker *worker, struct session *session);
+
+/* It ends, with all that belongs to it. */
+void durable_session_end(struct worker *worker, struct session *session);
+
+/* Whether messages for it are kept. */
+static inline bool session_is_durable(const struct session *session)
+{
+    return session->tenure && session_is_persistent(session);
+}
+
+/* ---- Subscriptions ---- */
+
+/* As in the tree: `filter` with the mount point; `share` (NULL: none) is the group's name. */
+void durable_subscribed(struct worker *worker, struct session *session, const char *share,
+                        size_t share_len, const char *filter, size_t filter_len, uint32_t id,
+                        uint8_t options);
+void durable_unsubscribed(struct worker *worker, struct session *session, const char *share,
+                          size_t share_len, const char *filter, size_t filter_len);
+
+/* Sends a packet (SUBACK, UNSUBACK), which is copied, when all noted so far is committed; at once if the session is not
+ * durable. */
+void durable_answer(struct client *client, const uint8_t *packet, size_t len);
+
+/* ---- Messages to a session ---- */
+
+/* A message that is for a durable session has its place on disk: made before it is launched or queued. `p->receipt` is made
+ * and waits, if its publisher wants that. NULL when there is no memory, or the session is not durable: see
+ * session_is_durable(). */
+struct kept *durable_message(struct worker *worker, struct session *session, struct publish *p,
+                             const struct terms *terms);
+
+/* One of QoS 2 has got its packet identifier: calls deliver_held() when that is committed, and it may be sent. */
+void durable_launched(struct worker *worker, struct session *session, struct kept *kept,
+                      uint16_t packet_id);
+
+/* The client has it [PUBREC]: sends PUBREL when that is committed. */
+void durable_received(struct client *client, struct kept *kept, uint16_t packet_id);
+
+/* It is acknowledged to the end, expired, dropped, or given to another. Drops the reference. NULL is allowed. */
+void kept_end(struct worker *worker, struct session *session, struct kept *kept);
+
+/* Only the reference: it stays on disk (the end of the program; spilling). NULL is allowed. */
+void kept_unref(struct kept *kept);
+
+/* Whether it is on disk for sure. */
+bool kept_is_written(const struct kept *kept);
+
+/* ---- Messages from a session ---- */
+
+/* An identifier of QoS 2 was received by a durable session: its PUBREC's receipt waits for it too. */
+void durable_id_added(struct worker *worker, struct session *session, uint16_t packet_id,
+                      struct receipt *receipt);
+
+/* It has been released: sends PUBCOMP when that is committed. */
+void durable_id_released(struct client *client, uint16_t packet_id, enum mqtt_reason reason);
+
+/* ---- Retained messages ---- */
+
+/* The retained message of a topic has changed, in memory. */
+void durable_retained(struct worker *worker, struct publish *p);
+
+/* ---- Spilling: what waits on disk only ---- */
+
+/* A queue that is longer than this in memory goes on on disk. */
+#define SPILL_MESSAGES      1000
+#define SPILL_BYTES         (1024 * 1024)
+#define SPILL_AWAY_MESSAGES 20 /* while the client is away */
+#define SPILL_AWAY_BYTES    (64 * 1024)
+#define SPILL_LOAD          500 /* messages at once, and not more than SPILL_BYTES */
+
+/* Loads more of a session's queue from disk, if there is room for it and some is there. */
+void durable_load(struct worker *worker, struct session *session);
+
+/* ---- Turns ---- */
+
+/* The turn's end: hands the batch to the store. */
+void durable_post(struct worker *worker);
+
+/* A batch is committed: its letter has come. */
+void durable_arrive(struct worker *worker, struct letter *letter);
+
+/* The same when the worker has ended: only drops what it holds. */
+void durable_discard(struct letter *letter);
+
+#endif
