@@ -38,6 +38,8 @@ const struct cli_section cli_sections[] = {
       retry_options },
     { "queue", "services = { NAME = { queue = { ... }; }; };", "how much may wait for a service",
       queue_options },
+    { "breaker", "services = { NAME = { breaker = { ... }; }; };",
+      "when a target that fails again and again is left alone", breaker_options },
     { .name = NULL },
 };
 
@@ -107,6 +109,9 @@ void sample_add(struct buf *out)
     add_section(out, "retry", 12);
     buf_add_str(out, "        // };\n\n        // How much may wait:\n        // queue = {\n");
     add_section(out, "queue", 12);
+    buf_add_str(out, "        // };\n\n        // When a target that fails again and again is left "
+                     "alone:\n        // breaker = {\n");
+    add_section(out, "breaker", 12);
     buf_add_str(out, "        // };\n\n        targets = {\n            info = {\n"
                      "                // All options of a target, beside its plugin's own:\n");
     add_section(out, "target", 16);

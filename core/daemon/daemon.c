@@ -376,9 +376,12 @@ static void log_counters(const struct daemon *daemon)
             services_target_stats(target, &t);
             log_info("target %s:%s created=%" PRIu64 " sent=%" PRIu64 " retried=%" PRIu64
                      " rejected=%" PRIu64 " given_up=%" PRIu64 " dropped=%" PRIu64
-                     " waiting=%" PRIu64 " held=%" PRIu64 " bytes=%" PRIu64,
+                     " forgotten=%" PRIu64 " moved_in=%" PRIu64 " moved_out=%" PRIu64
+                     " waiting=%" PRIu64 " retrying=%" PRIu64 " held=%" PRIu64 " spilled=%" PRIu64
+                     " bytes=%" PRIu64 " breaker=%s opened=%" PRIu64,
                      name, target->name, t.created, t.sent, t.retried, t.rejected, t.given_up,
-                     t.dropped, t.waiting, t.held, t.bytes);
+                     t.dropped, t.forgotten, t.moved_in, t.moved_out, t.waiting, t.retrying, t.held,
+                     t.spilled, t.bytes, breaker_state_name(t.breaker), t.opened);
         }
     }
 }

@@ -96,6 +96,40 @@ static void write_note(enum note note, const char *service, const struct deliver
     }
 }
 
+static void tell_breaker(const struct service_target *t, const struct breaker *b)
+{
+    const char *service = t->service->name, *name = t->target.name;
+    switch (b->state) {
+    case BREAKER_CLOSED:
+        log_info("%s: breaker closed, the target works target=%s", service, name);
+        break;
+    case BREAKER_OPEN:
+        if (b->probes == 0)
+            log_warning("%s: breaker open, nothing is tried for %" PRId64
+                        " ms target=%s failures=%u",
+                        service, b->open_ms, name, b->failures);
+        else
+            log_debug("%s: breaker open again, for %" PRId64 " ms target=%s", service, b->open_ms,
+                      name);
+        break;
+    case BREAKER_HALF_OPEN:
+        log_debug("%s: breaker half-open, one delivery is tried target=%s", service, name);
+        break;
+    }
+}
+
+void service_tell_news(struct service *s)
+{
+    if (!queue_has_news(s->queue))
+        return;
+    queue_news_told(s->queue);
+    for (size_t i = 0; i < s->target_count; i++) {
+        struct breaker now;
+        if (queue_target_news(s->targets[i]->queue, &now))
+            tell_breaker(s->targets[i], &now);
+    }
+}
+
 /* ---- Out ---- */
 
 /* Whether the target's queue, once full, is empty again. With the lock. */
@@ -161,6 +195,7 @@ void service_settle(struct service *service, struct delivery *const *batch,
     if (queue_settle(service->queue, now_ms, batch, results, n, room->fates))
         for (size_t i = 0; i < service->worker_count; i++)
             service_wake(service, i);
+    service_tell_news(service);
     for (size_t i = 0; i < n; i++) {
         struct service_target *t = service_target_of(batch[i]);
         enum note note = choose_note(t, room->fates[i], now_ms);

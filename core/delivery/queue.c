@@ -9,8 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define BREAKER       3           /* failures in a row */
-#define LONGEST_BREAK (60 * 1000) /* ms */
 #define LONGEST_WISH \
     ((int64_t)24 * 3600 * 1000) /* ms: the longest wait that a plugin may ask for */
 #define LONGEST_FACTOR 64       /* attempts; no backoff grows after so many */
@@ -29,10 +27,10 @@ struct queue_target {
     bool grantable; /* in the queue's list: there may be a place for a held one */
 
     int64_t parked_ms;  /* until then the plugin wants nothing for it */
-    int64_t break_ms;   /* until then it is taken to be down */
     int64_t arrival_us; /* of the next delivery, by the rate limit */
-    unsigned failures;  /* in a row */
     size_t flying;      /* with workers */
+    size_t retrying;    /* tried in vain so far */
+    struct breaker breaker;
 
     struct stream streams[]; /* one a worker */
 };
@@ -50,6 +48,7 @@ struct queue {
     struct queue_target *targets; /* the last one first */
     size_t target_count;
     struct queue_target *grantable;
+    bool news; /* some breaker's */
     struct worker_queue by_worker[];
 };
 
@@ -166,7 +165,8 @@ static int64_t grown(const struct queue_rules *rules, unsigned steps, int64_t mo
 
 static int64_t backoff(struct queue_target *t, unsigned attempts)
 {
-    return random_upto(t->queue, grown(&t->rules, attempts - 1, t->rules.retry_max_ms));
+    int64_t most = grown(&t->rules, attempts - 1, t->rules.retry_max_ms);
+    return most - random_upto(t->queue, (int64_t)((double)most * t->rules.retry_jitter));
 }
 
 static int64_t wish(int64_t ms)
@@ -248,6 +248,8 @@ static void leave(struct delivery *d)
     struct queue *queue = t->queue;
     queue->count--;
     queue->by_worker[d->worker].count--;
+    t->retrying -= d->retrying;
+    d->retrying = false;
     if (d->holding) { /* delivery_free() drops the hold itself */
         unlink_held(t, d);
         return;
@@ -315,6 +317,8 @@ enum queue_place queue_submit(struct queue *queue, struct queue_target *target,
         delivery->created_ms = now_ms;
     queue->count++;
     queue->by_worker[*worker].count++;
+    delivery->retrying = delivery->attempts > 0;
+    t->retrying += delivery->retrying;
     /* One from disk that has been tried before waits for its time, and its topic behind it. */
     if (delivery->due_ms <= now_ms ||
         stream_retry(&t->streams[*worker], delivery, delivery->due_ms, now_ms) < 0)
@@ -364,17 +368,20 @@ static void rate_count(struct queue_target *t, int64_t now_ms, size_t n)
 
 static bool is_down(const struct queue_target *t)
 {
-    return t->failures >= BREAKER;
+    return t->breaker.state != BREAKER_CLOSED;
+}
+
+static void note_news(struct queue_target *t)
+{
+    t->queue->news |= t->breaker.news;
 }
 
 static size_t take_from(struct stream *s, int64_t now_ms, struct delivery **out, size_t max)
 {
     struct queue_target *t = s->target;
-    if (now_ms < t->parked_ms || now_ms < t->break_ms)
+    if (now_ms < t->parked_ms)
         return 0;
-    if (is_down(t))
-        max = t->flying > 0 ? 0 : 1;
-    max = rate_allows(t, now_ms, max);
+    max = rate_allows(t, now_ms, breaker_allows(&t->breaker, now_ms, t->flying, max));
 
     size_t n = 0;
     while (n < max) {
@@ -384,6 +391,9 @@ static size_t take_from(struct stream *s, int64_t now_ms, struct delivery **out,
         d->flying = true;
         out[n++] = d;
     }
+    if (n > 0)
+        breaker_go(&t->breaker);
+    note_news(t);
     t->flying += n;
     rate_count(t, now_ms, n);
     return n;
@@ -416,7 +426,9 @@ int64_t queue_due(const struct queue *queue, size_t worker, int64_t now_ms)
         const struct queue_target *t = s->target;
         if (is_down(t) && t->flying > 0)
             continue;
-        int64_t due = later(stream_due(s), later(t->parked_ms, t->break_ms));
+        int64_t due = later(stream_due(s), t->parked_ms);
+        if (is_down(t))
+            due = later(due, t->breaker.until_ms);
         if (t->rules.rate_limit > 0)
             due = later(due, (rate_due_us(t) + 999) / 1000);
         if (due < soonest)
@@ -430,25 +442,17 @@ int64_t queue_due(const struct queue *queue, size_t worker, int64_t now_ms)
 /* The target has answered. */
 static void works(struct queue_target *t, int64_t now_ms)
 {
-    bool was_down = is_down(t);
-    t->failures = 0;
-    if (!was_down)
+    if (!breaker_works(&t->breaker))
         return;
-    t->break_ms = 0;
+    note_news(t);
     for (size_t i = 0; i < t->queue->workers; i++)
         stream_hurry(&t->streams[i], now_ms);
 }
 
 static void fails(struct queue_target *t, int64_t now_ms)
 {
-    if (t->failures < LONGEST_FACTOR)
-        t->failures++;
-    if (!is_down(t))
-        return;
-    int64_t most =
-        grown(&t->rules, t->failures - BREAKER,
-              t->rules.retry_max_ms < LONGEST_BREAK ? t->rules.retry_max_ms : LONGEST_BREAK);
-    t->break_ms = now_ms + most / 2 + random_upto(t->queue, most - most / 2);
+    breaker_fails(&t->breaker, &t->rules.breaker, now_ms);
+    note_news(t);
 }
 
 static bool is_spent(const struct queue_target *t, const struct delivery *d, int64_t now_ms)
@@ -465,6 +469,7 @@ static enum queue_fate settle_retry(struct stream *s, struct delivery *d,
     d->attempts++;
     if (d->forgotten) {
         stream_done(s, d);
+        t->stats.forgotten++;
         return QUEUE_FORGOTTEN;
     }
     if (is_spent(t, d, now_ms)) {
@@ -473,6 +478,8 @@ static enum queue_fate settle_retry(struct stream *s, struct delivery *d,
         return QUEUE_GIVEN_UP;
     }
     t->stats.retried++;
+    t->retrying += !d->retrying;
+    d->retrying = true;
     int64_t earliest = now_ms + wish(result->retry_after_ms);
     int64_t due = later(now_ms + backoff(t, d->attempts), earliest);
     d->due_ms = due;
@@ -527,6 +534,8 @@ bool queue_settle(struct queue *queue, int64_t now_ms, struct delivery *const *b
             fates[i] = settle_one(&t->streams[d->worker], d, &results[i], now_ms);
         } else {
             fates[i] = QUEUE_UNTRIED;
+            breaker_untried(&t->breaker);
+            note_news(t);
             if (t->rules.rate_limit > 0)
                 t->arrival_us -= rate_interval_us(t);
         }
@@ -540,6 +549,7 @@ bool queue_settle(struct queue *queue, int64_t now_ms, struct delivery *const *b
         struct stream *s = &d->queue_target->streams[d->worker];
         if (fates[i] == QUEUE_UNTRIED && d->forgotten) {
             stream_done(s, d);
+            d->queue_target->stats.forgotten++;
             fates[i] = QUEUE_FORGOTTEN;
         }
         if (d->flying && fates[i] >= QUEUE_RETRYING)
@@ -565,7 +575,10 @@ static void remove_from(struct queue_target *t, bool all, struct delivery_list *
             struct delivery *d = list.first;
             list.first = d->next;
             leave(d);
-            t->stats.created--;
+            if (all)
+                t->stats.created--; /* another queue counts it */
+            else
+                t->stats.forgotten++;
             delivery_list_append(out, d);
         }
         relist_stream(&t->queue->by_worker[i], &t->streams[i]);
@@ -605,9 +618,30 @@ size_t queue_worker_count(const struct queue *queue, size_t worker)
     return queue->by_worker[worker].count;
 }
 
+bool queue_has_news(const struct queue *queue)
+{
+    return queue->news;
+}
+
+void queue_news_told(struct queue *queue)
+{
+    queue->news = false;
+}
+
+bool queue_target_news(struct queue_target *target, struct breaker *out)
+{
+    bool news = target->breaker.news;
+    *out = target->breaker;
+    target->breaker.news = false;
+    return news;
+}
+
 void queue_target_stats(const struct queue_target *target, struct target_stats *out)
 {
     *out = target->stats;
+    out->opened = target->breaker.opened;
+    out->breaker = target->breaker.state;
+    out->retrying = target->retrying;
     out->waiting = target->places + target->held;
     out->held = target->held;
     out->bytes = target->bytes + target->held_bytes;

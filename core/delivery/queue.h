@@ -9,10 +9,9 @@
  * that topic waits in the lane behind it, while other topics pass. When the head is through, the lane
  * is dissolved: its deliveries are fresh again, before all others.
  *
- * A target that fails BREAKER times in a row without a success is taken to be down as a whole: then it is
- * given one delivery at a time, at intervals that grow to at most a minute, so that a service whose calls
- * run into time-outs has time for its other targets. Once it works again, its lanes need not wait for
- * their time.
+ * A target that fails again and again is taken to be down as a whole: its breaker (breaker.h) opens, so that a
+ * service whose calls run into time-outs has time for its other targets. Once it works again, its lanes need
+ * not wait for their time.
  *
  * With several workers, a target and topic always go to the same one, so the order needs no more.
  */
@@ -20,6 +19,7 @@
 #ifndef TOCSIN_DELIVERY_QUEUE_H
 #define TOCSIN_DELIVERY_QUEUE_H
 
+#include "delivery/breaker.h"
 #include "delivery/services.h"
 #include "router/delivery.h"
 
@@ -33,11 +33,13 @@
 struct queue_rules {
     int64_t retry_initial_ms, retry_max_ms;
     double retry_factor;
+    double retry_jitter;  /* how much of each wait is random: 0 to 1 */
     int64_t max_attempts; /* 0: no limit */
     int64_t max_age_ms;   /* 0: no limit */
     size_t max_messages, max_bytes;
     int64_t rate_limit; /* deliveries in rate_per_ms; 0: no limit */
     int64_t rate_per_ms;
+    struct breaker_rules breaker;
 };
 
 struct queue;
@@ -123,6 +125,11 @@ struct delivery *queue_empty(struct queue_target *target);
 /* Deliveries in it, those with a worker included; of all workers, and of one. */
 size_t queue_count(const struct queue *queue);
 size_t queue_worker_count(const struct queue *queue, size_t worker);
+
+/* Whether the breaker of a target has changed its state since this was asked last; then what it is. */
+bool queue_has_news(const struct queue *queue);
+void queue_news_told(struct queue *queue);
+bool queue_target_news(struct queue_target *target, struct breaker *out);
 
 void queue_target_stats(const struct queue_target *target, struct target_stats *out);
 

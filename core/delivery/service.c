@@ -13,8 +13,9 @@
 #include <string.h>
 #include <unistd.h>
 
-#define DAY_MS      ((int64_t)24 * 3600 * 1000)
-#define FIRST_BATCH 8
+#define DAY_MS       ((int64_t)24 * 3600 * 1000)
+#define FIRST_BATCH  8
+#define LONGEST_OPEN ((int64_t)60 * 1000)
 
 const struct tocsin_option service_core_options[] = {
     TOCSIN_OPTION(struct service_core, plugin, .flags = TOCSIN_OPTION_REQUIRED,
@@ -31,6 +32,9 @@ const struct tocsin_option service_core_options[] = {
                           "target can have its own."),
     TOCSIN_OPTION(struct service_core, queue,
                   .help = "Group that bounds the queue of each target; a target can have its own."),
+    TOCSIN_OPTION(struct service_core, breaker,
+                  .help = "Group that says when a target that fails again and again is left alone, "
+                          "and for how long; a target can have its own."),
     TOCSIN_OPTION(struct service_core, targets,
                   .help = "Group of the targets, each a group of its own. Without it there is one, "
                           "'default', if the plugin needs no options for it."),
@@ -47,17 +51,23 @@ const struct tocsin_option target_core_options[] = {
                   .help = "Group like the service's; what it does not say is as there."),
     TOCSIN_OPTION(struct target_core, queue,
                   .help = "Group like the service's; what it does not say is as there."),
+    TOCSIN_OPTION(struct target_core, breaker,
+                  .help = "Group like the service's; what it does not say is as there."),
     { .name = NULL },
 };
 
 const struct tocsin_option retry_options[] = {
     TOCSIN_OPTION(struct retry_config, initial, .def = "1s", .min = 1, .max = DAY_MS,
-                  .help = "Longest wait before the second attempt. Each wait is random, from 0 to "
-                          "its limit."),
+                  .help = "Longest wait before the second attempt; a service may ask for longer "
+                          "ones."),
     TOCSIN_OPTION(struct retry_config, factor, .def = "2.0", .min = 1, .max = 100,
                   .help = "By how much the limit of the wait grows from attempt to attempt."),
     TOCSIN_OPTION(struct retry_config, max, .def = "5m", .min = 1, .max = DAY_MS,
                   .help = "Longest wait between two attempts."),
+    TOCSIN_OPTION(struct retry_config, jitter, .def = "1.0", .min = 0, .max = 1,
+                  .help = "How much of each wait is random: with 1 it is between nothing and its "
+                          "limit, with 0.5 between half of it and the limit, with 0 always the "
+                          "limit."),
     TOCSIN_OPTION(struct retry_config, max_attempts, .def = "0", .min = 0, .max = 1000000,
                   .help = "Attempts after which a delivery is given up; 0 sets no limit."),
     TOCSIN_OPTION(struct retry_config, max_age, .def = "2d", .min = 0, .max = 365 * DAY_MS,
@@ -71,6 +81,20 @@ const struct tocsin_option queue_options[] = {
                           "unacknowledged until there is room, QoS 0 messages are dropped."),
     TOCSIN_OPTION(struct queue_config, max_bytes, .def = "128MiB", .min = 65536,
                   .max = (int64_t)1 << 40, .help = "Memory that they may take, in the same way."),
+    { .name = NULL },
+};
+
+const struct tocsin_option breaker_options[] = {
+    TOCSIN_OPTION(struct breaker_config, failures, .def = "3", .min = 0, .max = 1000000,
+                  .help = "Failures in a row that open a target's breaker: then nothing is tried "
+                          "until open_for is over, after that one delivery; if it comes through, "
+                          "all go on. 0 never opens it."),
+    TOCSIN_OPTION(struct breaker_config, open_for, .min = 1, .max = DAY_MS,
+                  .help = "How long it stays open, the first time; from then on retry.factor times "
+                          "as long as the last time. retry.initial if left out."),
+    TOCSIN_OPTION(struct breaker_config, max, .min = 1, .max = DAY_MS,
+                  .help =
+                      "Longest time that it stays open; if left out retry.max, but at most 1m."),
     { .name = NULL },
 };
 
@@ -90,6 +114,8 @@ static size_t read_retry(const struct conf_node *group, const struct retry_confi
             out->factor = base->factor;
         if (!options_node(group, "max"))
             out->max = base->max;
+        if (!options_node(group, "jitter"))
+            out->jitter = base->jitter;
         if (!options_node(group, "max_attempts"))
             out->max_attempts = base->max_attempts;
         if (!options_node(group, "max_age"))
@@ -114,6 +140,42 @@ static size_t read_queue(const struct conf_node *group, const struct queue_confi
     if (base && !options_node(group, "max_bytes"))
         out->max_bytes = base->max_bytes;
     return wrong;
+}
+
+static size_t read_breaker(const struct conf_node *group, const struct breaker_config *base,
+                           struct breaker_config *out, struct options_memory *memory,
+                           struct conf_errors *errors)
+{
+    *out = (struct breaker_config){ 0 };
+    const struct options_part part = { breaker_options, out };
+    size_t wrong = options_read(group, &part, 1, NULL, memory, errors);
+    if (base && !options_node(group, "failures"))
+        out->failures = base->failures;
+    if (base && !options_node(group, "open_for"))
+        out->open_for = base->open_for;
+    if (base && !options_node(group, "max"))
+        out->max = base->max;
+    if (wrong == 0 && group && out->max.ms > 0 && out->max.ms < out->open_for.ms) {
+        conf_error(errors, group, "max is less than open_for: write a longer max");
+        wrong++;
+    }
+    return wrong;
+}
+
+static struct breaker_rules breaker_rules(const struct breaker_config *breaker,
+                                          const struct retry_config *retry)
+{
+    struct breaker_rules rules = {
+        .failures = breaker->failures,
+        .open_ms = breaker->open_for.ms > 0 ? breaker->open_for.ms : retry->initial.ms,
+        .max_ms = breaker->max.ms,
+        .factor = retry->factor,
+    };
+    if (rules.max_ms == 0)
+        rules.max_ms = retry->max.ms < LONGEST_OPEN ? retry->max.ms : LONGEST_OPEN;
+    if (rules.max_ms < rules.open_ms)
+        rules.max_ms = rules.open_ms;
+    return rules;
 }
 
 /* ---- Links ---- */
@@ -216,6 +278,7 @@ static void target_free(struct service_target *t)
 struct base {
     struct retry_config retry;
     struct queue_config queue;
+    struct breaker_config breaker;
     bool is_right; /* the service's options are, so the plugin may be asked about them */
 };
 
@@ -231,8 +294,10 @@ static size_t read_target(struct service *s, struct service_target *t, const str
 
     struct retry_config own_retry;
     struct queue_config own_queue;
+    struct breaker_config own_breaker;
     wrong += read_retry(core.retry, &base->retry, &own_retry, &t->memory, errors);
     wrong += read_queue(core.queue, &base->queue, &own_queue, &t->memory, errors);
+    wrong += read_breaker(core.breaker, &base->breaker, &own_breaker, &t->memory, errors);
     wrong += make_formats(t, errors);
     if (wrong > 0 || !base->is_right)
         return wrong;
@@ -248,12 +313,14 @@ static size_t read_target(struct service *s, struct service_target *t, const str
         .retry_initial_ms = own_retry.initial.ms,
         .retry_max_ms = own_retry.max.ms,
         .retry_factor = own_retry.factor,
+        .retry_jitter = own_retry.jitter,
         .max_attempts = own_retry.max_attempts,
         .max_age_ms = own_retry.max_age.ms,
         .max_messages = (size_t)own_queue.max_messages,
         .max_bytes = (size_t)own_queue.max_bytes.bytes,
         .rate_limit = core.rate_limit,
         .rate_per_ms = core.rate_per.ms,
+        .breaker = breaker_rules(&own_breaker, &own_retry),
     };
     t->queue = queue_add_target(s->queue, &rules);
     if (!t->queue) {
@@ -354,6 +421,7 @@ static size_t read_service(struct service *s, struct conf_errors *errors)
     struct base base;
     wrong += read_retry(s->core.retry, NULL, &base.retry, &s->memory, errors);
     wrong += read_queue(s->core.queue, NULL, &base.queue, &s->memory, errors);
+    wrong += read_breaker(s->core.breaker, NULL, &base.breaker, &s->memory, errors);
 
     const char *why = wrong == 0 && plugin->check ? plugin->check(s->config) : NULL;
     if (why) {

@@ -34,6 +34,7 @@ struct retry_config {
     struct tocsin_duration initial;
     double factor;
     struct tocsin_duration max;
+    double jitter;
     int64_t max_attempts;
     struct tocsin_duration max_age;
 };
@@ -43,6 +44,11 @@ struct queue_config {
     struct tocsin_size max_bytes;
 };
 
+struct breaker_config {
+    int64_t failures;
+    struct tocsin_duration open_for, max; /* 0: by the rules for retries */
+};
+
 /* What every service has, whatever its plugin. */
 struct service_core {
     const char *plugin;
@@ -50,6 +56,7 @@ struct service_core {
     struct tocsin_duration deadline;
     const struct tocsin_node *retry;
     const struct tocsin_node *queue;
+    const struct tocsin_node *breaker;
     const struct tocsin_node *targets;
 };
 
@@ -58,6 +65,7 @@ struct target_core {
     struct tocsin_duration rate_per;
     const struct tocsin_node *retry;
     const struct tocsin_node *queue;
+    const struct tocsin_node *breaker;
 };
 
 struct service_target {
@@ -171,6 +179,9 @@ struct settling {
  */
 void service_settle(struct service *service, struct delivery *const *batch,
                     const struct tocsin_delivery *results, size_t n, struct settling *room);
+
+/* Tells the log of breakers that have changed their state, if some have. With the lock. */
+void service_tell_news(struct service *service);
 
 /* Submits a list of its own deliveries. Without the lock. */
 void service_submit(struct service *service, struct delivery *first, int64_t now_ms);

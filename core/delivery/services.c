@@ -528,5 +528,8 @@ void services_target_stats(const struct target *target, struct target_stats *out
     const struct service_target *t = target->owner;
     pthread_mutex_lock(&t->service->lock);
     queue_target_stats(t->queue, out);
+    out->created += t->spilled;
+    out->waiting += t->spilled;
+    out->spilled = t->spilled;
     pthread_mutex_unlock(&t->service->lock);
 }

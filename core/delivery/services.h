@@ -7,13 +7,16 @@
  * queue. What is there once for all plugins:
  *   - order is kept per target and topic: while a delivery waits for its next attempt, later ones of the
  *     same target and topic wait behind it, others pass;
- *   - retry with exponential backoff and full jitter, or the plugin's own retry_after_ms; given up, loudly,
- *     after retry.max_attempts or retry.max_age;
+ *   - what a plugin's verdict (plugin.h) leads to: TOCSIN_SENT ends the delivery. TOCSIN_RETRY tries it again after
+ *     retry.initial * retry.factor^n, at most retry.max, of which the share retry.jitter is random; or after the
+ *     plugin's retry_after_ms, if that is longer ("retry after"). After retry.max_attempts or at retry.max_age it is
+ *     given up, loudly. TOCSIN_REJECT ends it at once, as loudly. What is rejected or given up becomes a dead
+ *     letter (keep.h);
  *   - a target that the plugin parks, or whose rate limit is reached, holds back only itself;
  *   - a plugin call that outlasts the service's `deadline` is given up as a retry: its worker is
  *     replaced, other services do not notice;
- *   - a target that fails again and again is tried with one delivery at a time, ever more rarely, so that
- *     the service's other targets get their turns;
+ *   - a target that fails again and again is left alone for a while by its breaker (breaker.h), then tried with
+ *     one delivery at a time, ever more rarely, so that the service's other targets get their turns;
  *   - each target's queue is bounded in deliveries and bytes. At the bound, deliveries of QoS 1 and 2 messages hold
  *     their message (so it is not acknowledged) until there is room; those of QoS 0 are dropped and
  *     counted. So a target that is down slows its own queue first, and links only when that is full.
@@ -25,6 +28,7 @@
 #define TOCSIN_DELIVERY_SERVICES_H
 
 #include "config/conf.h"
+#include "delivery/breaker.h"
 #include "router/delivery.h"
 #include "router/target.h"
 
@@ -116,12 +120,31 @@ void services_reopen(struct services *services);
  * closes it. `out` has the verdict, reason and receipt. Returns 0 or what the plugin's open() returned. */
 int services_send_once(struct delivery *delivery, struct tocsin_delivery *out);
 
-/* Counters of one target since it was made; gauges have no history. */
+/*
+ * Counters of one target since it was made; gauges have no history. At any moment,
+ *
+ *   created + moved_in = sent + rejected + given_up + dropped + forgotten + moved_out + waiting
+ *
+ * and what was moved out of one target was moved into another.
+ */
 struct target_stats {
-    uint64_t created, sent, retried, rejected, given_up, dropped;
-    uint64_t waiting; /* gauge: deliveries in the queue, held ones and those in retry included */
-    uint64_t held;    /* gauge: of these, beyond the bound */
-    uint64_t bytes;   /* gauge */
+    uint64_t created; /* deliveries that were made for it, or found on disk */
+    uint64_t sent, rejected, given_up;
+    uint64_t dropped;   /* QoS 0, and the queue was full */
+    uint64_t forgotten; /* held, and its broker sends the message again (services_forget_held()) */
+    uint64_t moved_in;  /* from a target that came before this one in a route's first_of */
+    uint64_t moved_out; /* to the next one */
+    uint64_t retried;   /* attempts in vain, of deliveries that are tried again */
+    uint64_t opened;    /* how often the breaker was opened while it was closed */
+
+    /* Gauges. */
+    uint64_t
+        waiting; /* deliveries in the queue, held ones, those in retry, and those on disk only included */
+    uint64_t retrying; /* of these, tried in vain so far */
+    uint64_t held;     /* of these, beyond the bound */
+    uint64_t spilled;  /* of these, on disk only, and not in `bytes` */
+    uint64_t bytes;
+    enum breaker_state breaker;
 };
 void services_target_stats(const struct target *target, struct target_stats *out);
 
@@ -130,6 +153,7 @@ extern const struct tocsin_option service_core_options[];
 extern const struct tocsin_option target_core_options[];
 extern const struct tocsin_option retry_options[];
 extern const struct tocsin_option queue_options[];
+extern const struct tocsin_option breaker_options[];
 
 /* ---- Plugins, for `tocsin plugins`, which needs no services ---- */
 

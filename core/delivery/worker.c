@@ -226,6 +226,7 @@ static bool turn(struct worker *w)
         return true;
     }
     w->n = queue_take(s->queue, w->place, now_ms, w->batch, w->batch_max);
+    service_tell_news(s);
     if (w->n > 0)
         send_batch(w);
     return true;

@@ -45,6 +45,7 @@ struct delivery {
     int64_t due_ms;     /* the same: not to be tried before, when it comes from disk; 0: at once */
     bool holding;       /* holds the message, because it has no place in a bounded queue yet */
     bool flying;        /* with a worker */
+    bool retrying;      /* tried in vain, and counted as such */
     bool forgotten;     /* nobody waits for it any more: dropped instead of tried again */
     struct delivery *held_prev, *held_next; /* of its target, while it is holding */
     char id[40];                            /* view.id */

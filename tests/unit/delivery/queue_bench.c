@@ -10,6 +10,8 @@ const struct queue_rules RULES = {
     .retry_initial_ms = 1000,
     .retry_max_ms = 60 * 1000,
     .retry_factor = 2,
+    .retry_jitter = 1,
+    .breaker = { .failures = 3, .open_ms = 1000, .factor = 2, .max_ms = 60 * 1000 },
     .max_messages = 1000,
     .max_bytes = 1024 * 1024,
 };
