@@ -35,8 +35,8 @@ ifeq ($(VARIANT),fuzz)
 CC = clang
 endif
 
-CPPFLAGS += -D_GNU_SOURCE -Icore -Icore/include -DTOCSIN_VERSION='"$(VERSION)"' \
-            -DTOCSIN_PLUGINDIR='"$(PLUGINDIR)"' -DTOCSIN_SYSCONFDIR='"$(SYSCONFDIR)"'
+CPPFLAGS += -D_GNU_SOURCE -Icore -Icore/include -DTOCSIN_VERSION='"$(VERSION)"'
+PLACES    = -DTOCSIN_PLUGINDIR='"$(PLUGINDIR)"' -DTOCSIN_SYSCONFDIR='"$(SYSCONFDIR)"'
 # Points at which a process dies, when a test says so (core/store/fault.h).
 ifneq ($(filter asan tsan,$(VARIANT)),)
 CPPFLAGS += -DTOCSIN_FAULTS
@@ -67,13 +67,19 @@ all: build-deps ## build the program and the plugins (what `make` alone does)
 .PHONY: compile
 compile: $(B)/tocsin $(PLUGIN_SO)
 
-# What is compiled depends on how: another command line builds everything again.
-FLAGS_NOW := $(CC) $(CPPFLAGS) $(CFLAGS)
-$(B)/flags: FORCE
+# What is compiled depends on how: another command line builds everything again; another place to install to, what
+# looks there.
+$(B)/flags: now = $(CC) $(CPPFLAGS) $(CFLAGS)
+$(B)/places: now = $(PLACES)
+$(B)/flags $(B)/places: FORCE
 	@mkdir -p $(B)
-	@echo '$(subst ','\'',$(FLAGS_NOW))' | cmp -s - $@ || echo '$(subst ','\'',$(FLAGS_NOW))' >$@
+	@echo '$(subst ','\'',$(now))' | cmp -s - $@ || echo '$(subst ','\'',$(now))' >$@
 .PHONY: FORCE
 FORCE:
+
+PLACED := $(B)/core/daemon/setup.o $(B)/core/delivery/service.o
+$(PLACED): $(B)/places
+$(PLACED): private CPPFLAGS += $(PLACES)
 
 $(B)/%.o: %.c $(B)/flags
 	@mkdir -p $(dir $@)
@@ -208,7 +214,7 @@ format-check:
 	clang-format --dry-run -Werror $(SOURCES)
 tidy: test-deps ## clang-tidy over the C sources
 	@printf '%s\n' $(filter core/%.c plugins/%.c,$(SOURCES)) | \
-	  FLAGS='-std=c11 $(subst ',,$(CPPFLAGS)) $(PACKAGE_CFLAGS)' xargs -P 2 -n 4 \
+	  FLAGS='-std=c11 $(subst ',,$(CPPFLAGS) $(PLACES)) $(PACKAGE_CFLAGS)' xargs -P 2 -n 4 \
 	    sh -c 'clang-tidy --quiet "$$@" -- $$FLAGS 2>/dev/null' tidy
 
 # ---- Demo, installation -------------------------------------------------------------------------
@@ -257,7 +263,7 @@ help: ## this list
 
 BUILD_DEPS = gcc libc6-dev pkg-config libmosquitto-dev libcurl4-openssl-dev libjansson-dev \
              libconfig-dev liblua5.4-dev libpcre2-dev libxxhash-dev zlib1g-dev libssl-dev libsqlite3-dev
-TEST_DEPS  = git libcmocka-dev clang clang-format clang-tidy libclang-rt-14-dev python3 python3-pytest \
+TEST_DEPS  = git libcmocka-dev clang clang-format clang-tidy libclang-rt-14-dev python3 python3-pytest python3-pytest-xdist \
              mosquitto mosquitto-clients python3-paho-mqtt python3-aiosmtpd exim4-daemon-light openssl nsca nsca-client nagios4-core \
              tshark libmcrypt4 mandoc procps $(if $(shell sh -c 'command -v npm'),,npm)
 

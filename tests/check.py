@@ -4,20 +4,23 @@
     tests/check.py [STAGE...]     all stages, or those named
 
 A stage that cannot run is a failure, not a skip. The output of each goes to build/check/STAGE.log, and is
-shown when it fails.
+shown when it fails. What needs processors and no patience runs beside the stages that mostly wait, behind them
+in rank; if it fails, its output comes at the end.
 """
 
 import os
 import re
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 LOGS = ROOT / "build" / "check"
 JOBS = str(os.cpu_count() or 2)
-PYTEST = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/system"]
+PYTEST = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n", str(2 * int(JOBS)),
+          "--dist", "loadgroup", "tests/system"]
 
 WIRE = [sys.executable, "tests/wire/runner.py"]
 
@@ -36,7 +39,7 @@ STAGES = [
     ("unit-asan", [make("run-unit", VARIANT="asan")], {}),
     ("unit-tsan", [make("run-unit", VARIANT="tsan", TESTS=THREADED)], {}),
     ("fuzz-corpora", [make("fuzz-replay")], {}),
-    ("tidy", [make("tidy")], {}),
+    ("tidy", [["nice", "-n", "10", *make("tidy")]], {}),
     ("system", [PYTEST], {}),
     # The conversations are data, and Mosquitto shows that they are right.
     ("wire-data", [WIRE + ["--broker", "mosquitto"]], {}),
@@ -48,6 +51,8 @@ STAGES = [
     ("system-tsan", [make("compile", "tools", VARIANT="tsan"), PYTEST + ["-m", "threads"]],
      {"TOCSIN_BUILD": "build/tsan"}),
 ]
+
+BESIDE = {"tidy"}  # stages that run beside those that follow
 
 
 def tests_in(output):
@@ -85,25 +90,50 @@ def run_stage(name, commands, environment):
     if status != 0 and failed == 0:
         failed = 1
     word = "ok" if failed == 0 else "FAILED"
-    print(f"{name:14} {word:7} {passed:5} passed {failed:3} failed {skipped:3} skipped "
-          f"{time.monotonic() - start:6.0f} s", flush=True)
-    for line in re.findall(r"^MQTT [\d.]+: .* statements tested .*", output, re.M):
-        print(f"{'':14} {line}")
+    beside = "  (beside others)" if name in BESIDE else ""
+    lines = [f"{name:14} {word:7} {passed:5} passed {failed:3} failed {skipped:3} skipped "
+             f"{time.monotonic() - start:6.0f} s{beside}"]
+    lines += [f"{'':14} {line}" for line in re.findall(r"^MQTT [\d.]+: .* statements tested .*", output, re.M)]
     if failed:
-        print("\n".join(output.splitlines()[-200:]), flush=True)
-    return passed, failed, skipped
+        lines += output.splitlines()[-200:]
+    return (passed, failed, skipped), "\n".join(lines)
+
+
+class Beside(threading.Thread):
+    """A stage that runs while others do."""
+
+    def __init__(self, *stage):
+        super().__init__()
+        self.stage, self.counts, self.text = stage, (0, 1, 0), f"{stage[0]:14} did not come to its end"
+        self.start()
+
+    def run(self):
+        self.counts, self.text = run_stage(*self.stage)
 
 
 def main():
     LOGS.mkdir(parents=True, exist_ok=True)
     wanted = sys.argv[1:] or [name for name, _, _ in STAGES]
-    total = [0, 0, 0]
-    for name, commands, environment in STAGES:
-        if name in wanted:
-            for i, n in enumerate(run_stage(name, commands, environment)):
-                total[i] += n
-    print(f"{total[0]} passed, {total[1]} failed" + (f", {total[2]} skipped" if total[2] else ""))
-    return 1 if total[1] or not total[0] else 0
+    unknown = set(wanted) - {name for name, _, _ in STAGES}
+    if unknown:
+        sys.exit(f"no such stage: {', '.join(sorted(unknown))}")
+    counts, beside = [], []
+    start = time.monotonic()
+    for stage in STAGES:
+        if stage[0] in wanted and stage[0] in BESIDE:
+            beside.append(Beside(*stage))
+        elif stage[0] in wanted:
+            count, text = run_stage(*stage)
+            counts.append(count)
+            print(text, flush=True)
+    for one in beside:
+        one.join()
+        counts.append(one.counts)
+        print(one.text, flush=True)
+    passed, failed, skipped = (sum(column) for column in zip(*counts))
+    print(f"{passed} passed, {failed} failed" + (f", {skipped} skipped" if skipped else "") +
+          f", {time.monotonic() - start:.0f} s")
+    return 1 if failed or not passed else 0
 
 
 sys.exit(main())

@@ -19,6 +19,8 @@ import pytest
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
+import ports
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TIMEOUT = 30  # seconds that anything may take before the test fails; never a measure of speed
 
@@ -292,9 +294,7 @@ def build():
 
 
 def port_for_now():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+    return ports.free_port()
 
 
 @pytest.fixture

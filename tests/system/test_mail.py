@@ -943,8 +943,9 @@ def exim(tmp_path_factory, certificates):
     """A real mail server: STARTTLS and SMTPS, login required, 550 for nouser*, 451 for grey*."""
     # Not below the root-only directory of the test: exim runs as a user of its own.
     d = tmp_path_factory.mktemp("exim")
-    for parent in (d, d.parent, d.parent.parent):
-        os.chmod(parent, 0o755)
+    for folder in (d, *d.parents):
+        if folder.stat().st_mode & 0o005 != 0o005:
+            os.chmod(folder, 0o755)
     for name in ("server.pem", "server.key"):
         shutil.copy(certificates / name, d)
     with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as two:
