@@ -353,9 +353,10 @@ static void log_counters(const struct daemon *daemon)
         struct store_stats st;
         store_stats(daemon->store, &st);
         log_info("store changes=%" PRIu64 " commits=%" PRIu64 " failures=%" PRIu64
-                 " waiting=%" PRIu64 " in_trouble=%d bytes=%" PRId64 " dead_letters=%" PRIu64,
-                 st.tasks, st.commits, st.failures, st.waiting, st.in_trouble, st.bytes,
-                 keeper_dead(daemon->keeper));
+                 " set_apart=%" PRIu64 " waiting=%" PRIu64 " in_trouble=%d bytes=%" PRId64
+                 " dead_letters=%" PRIu64,
+                 st.tasks, st.commits, st.failures, st.set_apart, st.waiting, st.in_trouble,
+                 st.bytes, keeper_dead(daemon->keeper));
     }
     if (daemon->broker)
         log_broker_counters(daemon->broker);

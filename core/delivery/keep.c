@@ -148,6 +148,20 @@ static void written(struct store_task *task, struct store *store)
     }
 }
 
+/* It cannot be written: so its message must not be acknowledged for it. What is in a queue goes on without. */
+static void not_written(struct store_task *task, struct store *store, int code)
+{
+    (void)store;
+    (void)code;
+    struct kept *kept = CONTAINER_OF(task, struct kept, task);
+    struct delivery *d = kept->delivery;
+    if (leave_waiting(kept, KEPT_WAITING) == KEPT_HOLDING) {
+        message_refuse(d->message);
+        message_release_hold(d->message);
+    }
+    delivery_return(d);
+}
+
 /* ---- Deliveries ---- */
 
 static struct kept *kept_new(struct keeper *keeper, struct delivery *d)
@@ -200,7 +214,9 @@ void keep_put(struct keeper *keeper, struct delivery *d, bool hold)
             message_refuse(d->message);
         return;
     }
-    kept->task = (struct store_task){ .needed = is_needed, .apply = insert, .done = written };
+    kept->task = (struct store_task){
+        .needed = is_needed, .apply = insert, .done = written, .failed = not_written
+    };
     kept->created_ms = clock_wall_ms();
     atomic_init(&kept->state, hold ? KEPT_HOLDING : KEPT_WAITING);
     if (hold)

@@ -1,17 +1,18 @@
 /* SPDX-License-Identifier: MIT */
 
-/* The file, and the thread that writes it. */
+/* The thread that writes the file. */
 
 #include "store/store.h"
 
 #include "base/clock.h"
 #include "base/container.h"
 #include "base/log.h"
+#include "base/log_rate.h"
+#include "store/check.h"
 #include "store/fault.h"
-#include "store/schema.h"
+#include "store/file.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <poll.h>
 #include <pthread.h>
@@ -20,7 +21,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -40,16 +40,15 @@ struct statement {
 };
 
 struct store {
-    char *path;
-    bool durable;
-    int lock_fd; /* the file `PATH-lock`, locked as long as we run */
-    sqlite3 *db;
+    struct store_file file;
+    struct check *check; /* of a file that is too large to be checked at the start; or NULL */
+    atomic_bool damaged; /* it found something: `damage` does not change any more */
+    struct buf damage;
     struct statement statements[STATEMENTS];
     size_t statement_count;
     struct buf scratch;
 
     pthread_t thread;
-    bool started;
     struct mailbox mailbox;
     atomic_bool stopping;
     atomic_int_fast64_t stop_by_ms;
@@ -58,6 +57,7 @@ struct store {
     struct mail *group, **group_end; /* what has been taken and not been committed, oldest first */
     int64_t wait_ms;
     struct log_trouble trouble;
+    struct log_rate set_apart_rate;
 
     struct store_task watch;
     void (*wanted_changed)(void *context); /* until the writer watches */
@@ -66,7 +66,7 @@ struct store {
     int data_version;
     int64_t looked_ms;
 
-    atomic_uint_fast64_t posted, finished, commits, failures;
+    atomic_uint_fast64_t posted, finished, commits, failures, set_apart;
     atomic_bool in_trouble;
 };
 
@@ -80,7 +80,7 @@ sqlite3_stmt *store_statement(struct store *store, const char *sql)
     if (at == end) {
         if (store->statement_count == STATEMENTS)
             return NULL;
-        if (sqlite3_prepare_v3(store->db, sql, -1, SQLITE_PREPARE_PERSISTENT, &at->prepared,
+        if (sqlite3_prepare_v3(store->file.db, sql, -1, SQLITE_PREPARE_PERSISTENT, &at->prepared,
                                NULL) != SQLITE_OK)
             return NULL;
         at->sql = sql;
@@ -109,7 +109,7 @@ struct buf *store_scratch(struct store *store)
 
 sqlite3 *store_connection(struct store *store)
 {
-    return store->db;
+    return store->file.db;
 }
 
 /* ---- The writer ---- */
@@ -119,50 +119,132 @@ static bool has_failed(int rc)
     return rc != SQLITE_OK && rc != SQLITE_DONE;
 }
 
-/* Carries out the group. Returns how many tasks of it have been committed, 0 if it failed. */
-static size_t commit(struct store *store)
+/* Whether it is the task that cannot be carried out, now or later, and not the file or the machine. */
+static bool is_tasks_own(const struct store *store, int rc)
 {
-    size_t count = 0;
+    if ((rc & 0xff) == SQLITE_ERROR && has_failed(sqlite3_errcode(store->file.db)))
+        rc = sqlite3_errcode(store->file.db); /* who prepares a statement is told no more */
+    switch (rc & 0xff) {
+    case SQLITE_ERROR:
+    case SQLITE_TOOBIG:
+    case SQLITE_CONSTRAINT:
+    case SQLITE_MISMATCH:
+    case SQLITE_MISUSE:
+    case SQLITE_RANGE:
+        return true;
+    default:
+        return false;
+    }
+}
+
+static int run(const struct store *store, const char *sql)
+{
+    return sqlite3_exec(store->file.db, sql, NULL, NULL, NULL);
+}
+
+/* In a group that has one which cannot be carried out: finds which these are, and leaves the others as they would
+ * be without them. */
+static int apply_apart(struct store *store, struct store_task *task)
+{
+    int rc = run(store, "SAVEPOINT task");
+    if (!has_failed(rc))
+        rc = task->apply(task, store);
+    if (has_failed(rc) && is_tasks_own(store, rc) && !sqlite3_get_autocommit(store->file.db)) {
+        task->failure = rc;
+        rc = run(store, "ROLLBACK TO task");
+    }
+    return has_failed(rc) ? rc : run(store, "RELEASE task");
+}
+
+static void say_trouble(struct store *store, int rc)
+{
+    if (!log_trouble_due(&store->trouble, clock_mono_ms()))
+        return;
+    struct buf words = BUF_INIT(65536);
+    const bool known = has_failed(sqlite3_errcode(store->file.db));
+    const char *said = known ? sqlite3_errmsg(store->file.db) : sqlite3_errstr(rc);
+    int code = (known ? sqlite3_errcode(store->file.db) : rc) & 0xff;
+    int system = sqlite3_system_errno(store->file.db);
+    if (atomic_load(&store->damaged))
+        buf_add_str(&words, buf_str(&store->damage));
+    else if (code == SQLITE_CORRUPT || code == SQLITE_NOTADB)
+        store_file_damaged(store->file.path, said, &words);
+    else
+        buf_addf(&words, "%s%s%s", said, system ? ": " : "", system ? strerror(system) : "");
+    log_error("store: cannot write %s, nothing more is acknowledged until that is over: %s",
+              store->file.path, buf_str(&words));
+    buf_release(&words);
+}
+
+/* Carries out the group's first `GROUP_MOST` in one transaction, which it leaves open. Returns an SQLite result code. */
+static int apply_group(struct store *store, bool apart, size_t *count, bool *begun)
+{
     int rc = SQLITE_OK;
-    bool begun = false;
-    for (struct mail *mail = store->group; mail && count < GROUP_MOST && !has_failed(rc);
+    *count = 0;
+    *begun = false;
+    for (struct mail *mail = store->group; mail && *count < GROUP_MOST && !has_failed(rc);
          mail = mail->next) {
         struct store_task *task = CONTAINER_OF(mail, struct store_task, mail);
-        count++;
+        ++*count;
+        task->failure = 0;
         if (task->needed && !task->needed(task))
             continue;
-        if (!begun)
-            rc = sqlite3_exec(store->db, "BEGIN IMMEDIATE", NULL, NULL, NULL);
-        begun = true;
+        if (!*begun)
+            rc = run(store, "BEGIN IMMEDIATE");
+        *begun = true;
         if (!has_failed(rc))
-            rc = task->apply(task, store);
+            rc = apart ? apply_apart(store, task) : task->apply(task, store);
+    }
+    return rc;
+}
+
+static void roll_back(const struct store *store)
+{
+    if (!sqlite3_get_autocommit(store->file.db))
+        run(store, "ROLLBACK");
+}
+
+/* Carries out the group. Returns how many tasks of it have been committed, or set apart; 0 if it failed. */
+static size_t commit(struct store *store)
+{
+    size_t count;
+    bool begun;
+    int rc = atomic_load(&store->damaged) ? SQLITE_CORRUPT : SQLITE_OK;
+    if (!has_failed(rc))
+        rc = apply_group(store, false, &count, &begun);
+    if (has_failed(rc) && is_tasks_own(store, rc)) {
+        roll_back(store);
+        rc = apply_group(store, true, &count, &begun);
     }
     fault_point("before-commit");
-    if (begun && !has_failed(rc))
-        rc = sqlite3_exec(store->db, "COMMIT", NULL, NULL, NULL);
+    if (!has_failed(rc) && begun)
+        rc = run(store, "COMMIT");
     if (!has_failed(rc)) {
         fault_point("after-commit");
         return count;
     }
-    int system = sqlite3_system_errno(store->db);
-    char words[200];
-    snprintf(words, sizeof(words), "%s%s%s", sqlite3_errmsg(store->db), system ? ": " : "",
-             system ? strerror(system) : "");
-    if (!sqlite3_get_autocommit(store->db))
-        sqlite3_exec(store->db, "ROLLBACK", NULL, NULL, NULL);
-    if (log_trouble_due(&store->trouble, clock_mono_ms()))
-        log_error("store: cannot write %s, nothing more is acknowledged until that is over: %s",
-                  store->path, words);
+    say_trouble(store, rc);
+    roll_back(store);
     atomic_store(&store->in_trouble, true);
     atomic_fetch_add(&store->failures, 1);
     return 0;
+}
+
+static void set_apart(struct store *store, struct store_task *task)
+{
+    if (log_rate_due(&store->set_apart_rate, clock_mono_ms()))
+        log_error("store: a change cannot be made, and is set apart: %s",
+                  sqlite3_errstr(task->failure));
+    atomic_fetch_add(&store->set_apart, 1);
+    if (task->failed)
+        task->failed(task, store, task->failure);
 }
 
 /* Tells those that have been committed. */
 static void tell(struct store *store, size_t count)
 {
     if (log_trouble_over(&store->trouble))
-        log_info("store: %s can be written again", store->path);
+        log_info("store: %s can be written again", store->file.path);
     atomic_store(&store->in_trouble, false);
     atomic_fetch_add(&store->commits, 1);
     while (count-- > 0) {
@@ -171,7 +253,10 @@ static void tell(struct store *store, size_t count)
         if (!store->group)
             store->group_end = &store->group;
         struct store_task *task = CONTAINER_OF(mail, struct store_task, mail);
-        task->done(task, store);
+        if (task->failure)
+            set_apart(store, task);
+        else
+            task->done(task, store);
         atomic_fetch_add_explicit(&store->finished, 1, memory_order_relaxed);
     }
 }
@@ -298,186 +383,53 @@ void store_post(struct store *store, struct store_task *task)
 
 /* ---- Opening ---- */
 
-/* A user who is new has no ~/.local/state yet; elsewhere nobody's folders are made but the last one. */
-static void make_home(const char *folder)
-{
-    const char *home = getenv("HOME");
-    size_t len = home && *home == '/' ? strlen(home) : 0;
-    if (len == 0 || strncmp(folder, home, len) != 0 ||
-        strcmp(folder + len, "/.local/state/tocsin") != 0)
-        return;
-    struct buf parent = BUF_INIT(65536);
-    if (buf_addf(&parent, "%s/.local", home) == 0 && mkdir(buf_str(&parent), 0700) < 0 &&
-        errno != EEXIST)
-        log_debug("%s cannot be made: %s", buf_str(&parent), strerror(errno));
-    if (buf_add_str(&parent, "/state") == 0 && mkdir(buf_str(&parent), 0700) < 0 && errno != EEXIST)
-        log_debug("%s cannot be made: %s", buf_str(&parent), strerror(errno));
-    buf_release(&parent);
-}
-
-static int make_folder(const char *path, struct buf *why)
-{
-    const char *slash = strrchr(path, '/');
-    if (!slash || slash == path)
-        return 0;
-    char *folder = strndup(path, (size_t)(slash - path));
-    if (!folder)
-        return -ENOMEM;
-    make_home(folder);
-    int rc = mkdir(folder, 0750) == 0 || errno == EEXIST ? 0 : -errno;
-    if (rc < 0)
-        buf_addf(why,
-                 "the folder %s cannot be made: %s; make it, or name another file in store.path",
-                 folder, strerror(-rc));
-    free(folder);
-    return rc;
-}
-
-/* Locks the file `PATH-lock`: SQLite's own locks let a second program wait instead of telling it. */
-static int lock(struct store *store, struct buf *why)
-{
-    struct buf name = BUF_INIT(65536);
-    buf_addf(&name, "%s-lock", store->path);
-    store->lock_fd = open(buf_str(&name), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0640);
-    int rc = store->lock_fd < 0 ? -errno : 0;
-    if (rc == 0 && flock(store->lock_fd, LOCK_EX | LOCK_NB) < 0)
-        rc = errno == EWOULDBLOCK ? -EBUSY : -errno;
-    if (rc == -EBUSY)
-        buf_addf(
-            why,
-            "%s is in use: another tocsin runs with this store; end it, or name another file in "
-            "store.path",
-            store->path);
-    else if (rc < 0)
-        buf_addf(why,
-                 "%s cannot be written: %s; store.path has to be in a folder that this user "
-                 "may write",
-                 buf_str(&name), strerror(-rc));
-    buf_release(&name);
-    return rc == -EROFS || rc == -EPERM ? -EACCES : rc;
-}
-
-/* Says what SQLite has against the file. */
-static int explain(const struct store *store, struct buf *why)
-{
-    int code = sqlite3_errcode(store->db) & 0xff, system = sqlite3_system_errno(store->db);
-    switch (code) {
-    case SQLITE_NOTADB:
-    case SQLITE_CORRUPT:
-        buf_addf(
-            why,
-            "%s is damaged (%s): nothing in it was changed; `sqlite3 %s .recover` shows what can "
-            "be saved; move it away to begin with an empty one",
-            store->path, sqlite3_errmsg(store->db), store->path);
-        return -EBADMSG;
-    case SQLITE_READONLY:
-    case SQLITE_PERM:
-    case SQLITE_AUTH:
-    case SQLITE_CANTOPEN:
-        buf_addf(why,
-                 "%s cannot be written: %s%s%s; give this user the right to write it and its "
-                 "folder",
-                 store->path, sqlite3_errmsg(store->db), system ? ": " : "",
-                 system ? strerror(system) : "");
-        return -EACCES;
-    case SQLITE_BUSY:
-    case SQLITE_LOCKED:
-        buf_addf(why, "%s is locked by another program: end that one", store->path);
-        return -EBUSY;
-    default:
-        buf_addf(why, "%s cannot be opened: %s%s%s", store->path, sqlite3_errmsg(store->db),
-                 system ? ": " : "", system ? strerror(system) : "");
-        return system ? -system : -EIO;
-    }
-}
-
-static int run(const struct store *store, const char *sql)
-{
-    return sqlite3_exec(store->db, sql, NULL, NULL, NULL) == SQLITE_OK ? 0 : -EIO;
-}
-
-static int on_check(void *context, int columns, char **values, char **names)
-{
-    (void)names;
-    struct buf *found = context;
-    if (columns > 0 && values[0] && strcmp(values[0], "ok") != 0 && found->len < 500)
-        buf_addf(found, "%s%s", found->len ? "; " : "", values[0]);
-    return 0;
-}
-
-/* Reads every page once. */
-static int check_integrity(const struct store *store, struct buf *why)
-{
-    struct buf found = BUF_INIT(65536);
-    int rc = sqlite3_exec(store->db, "PRAGMA quick_check(5)", on_check, &found, NULL);
-    bool damaged = rc == SQLITE_OK && found.len > 0;
-    if (damaged)
-        buf_addf(
-            why,
-            "%s is damaged (%s): nothing in it was changed; `sqlite3 %s .recover` shows what can "
-            "be saved; move it away to begin with an empty one",
-            store->path, buf_str(&found), store->path);
-    buf_release(&found);
-    if (damaged)
-        return -EBADMSG;
-    return rc == SQLITE_OK ? 0 : -EIO;
-}
-
-static int open_file(struct store *store, struct buf *why)
-{
-    int rc = store->durable ? make_folder(store->path, why) : 0;
-    if (rc == 0 && store->durable)
-        rc = lock(store, why);
-    if (rc < 0)
-        return rc;
-    size_t said = why->len;
-    /* Payloads are not for everybody: SQLite's own mode would be 0644. Its other files take that of this one. */
-    int fd = store->durable
-                 ? open(store->path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0640)
-                 : -1;
-    if (fd >= 0)
-        close(fd);
-    if (sqlite3_open_v2(store->path, &store->db,
-                        SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX,
-                        NULL) != SQLITE_OK)
-        rc = -EIO;
-    /* SQLite is content with a file that it may only read. */
-    if (rc == 0 && sqlite3_db_readonly(store->db, "main") == 1) {
-        buf_addf(why,
-                 "%s cannot be written: it may only be read; give this user the right to write it "
-                 "and its folder",
-                 store->path);
-        rc = -EACCES;
-    }
-    if (rc == 0)
-        sqlite3_busy_timeout(store->db, 2000);
-    /* The schema is looked at first: what is not ours is not touched. */
-    if (rc == 0)
-        rc = schema_prepare(store->db, store->path, why);
-    if (rc == 0)
-        rc = run(store, "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;");
-    if (rc == 0) {
-        char pages[64];
-        snprintf(pages, sizeof(pages), "PRAGMA wal_autocheckpoint = %d", WAL_PAGES);
-        rc = run(store, pages);
-    }
-    if (rc == 0)
-        rc = check_integrity(store, why);
-    if (rc < 0 && why->len == said)
-        rc = explain(store, why);
-    return rc;
-}
-
 static void release(struct store *store)
 {
     for (size_t i = 0; i < store->statement_count; i++)
         sqlite3_finalize(store->statements[i].prepared);
-    sqlite3_close(store->db);
-    if (store->lock_fd >= 0)
-        close(store->lock_fd);
+    store_file_close(&store->file);
     buf_release(&store->scratch);
-    free(store->path);
+    buf_release(&store->damage);
     free(store);
+}
+
+/* The check's thread. The writer says so with the next group, and goes on saying so. */
+static void on_damage(void *context, const char *found)
+{
+    struct store *store = context;
+    store_file_damaged(store->file.path, found, &store->damage);
+    log_error("%s; nothing more is acknowledged", buf_str(&store->damage));
+    atomic_store(&store->in_trouble, true);
+    atomic_store(&store->damaged, true);
+}
+
+static int check_at_start(struct store *store, struct buf *why)
+{
+    if (!store->file.durable)
+        return 0;
+    if (check_is_long(store->file.path))
+        return check_start(store->file.path, on_damage, store, &store->check);
+    struct buf found = BUF_INIT(65536);
+    int rc = check_database(store->file.db, &found);
+    if (found.len > 0)
+        store_file_damaged(store->file.path, buf_str(&found), why);
+    else if (rc != SQLITE_OK)
+        buf_addf(why, "%s cannot be read: %s", store->file.path, sqlite3_errmsg(store->file.db));
+    rc = found.len > 0 ? -EBADMSG : rc == SQLITE_OK ? 0 : -EIO;
+    buf_release(&found);
+    return rc;
+}
+
+static int start(struct store *store, struct buf *why)
+{
+    int rc = mailbox_init(&store->mailbox);
+    if (rc == 0 && (rc = -pthread_create(&store->thread, NULL, write_main, store)) < 0)
+        mailbox_release(&store->mailbox);
+    if (rc < 0)
+        buf_addf(why, "the store's thread cannot be started: %s", strerror(-rc));
+    else
+        pthread_setname_np(store->thread, "store");
+    return rc;
 }
 
 int store_open(const char *path, struct store **out, struct buf *why)
@@ -486,31 +438,29 @@ int store_open(const char *path, struct store **out, struct buf *why)
     struct store *store = calloc(1, sizeof(*store));
     if (!store)
         return -ENOMEM;
-    store->lock_fd = -1;
-    store->durable = strcmp(path, STORE_MEMORY) != 0;
     buf_init(&store->scratch, SCRATCH_MOST);
-    store->path = strdup(path);
-    int rc = store->path ? open_file(store, why) : -ENOMEM;
+    buf_init(&store->damage, 65536);
+    int rc = store_file_open(&store->file, path, why);
+    if (rc == 0) {
+        char pages[64];
+        snprintf(pages, sizeof(pages), "PRAGMA wal_autocheckpoint = %d", WAL_PAGES);
+        run(store, pages);
+        rc = check_at_start(store, why);
+    }
+    if (rc == 0)
+        rc = start(store, why);
     if (rc < 0) {
+        check_stop(store->check);
         release(store);
         return rc;
     }
-    rc = mailbox_init(&store->mailbox);
-    if (rc == 0 && (rc = -pthread_create(&store->thread, NULL, write_main, store)) < 0)
-        mailbox_release(&store->mailbox);
-    if (rc < 0) {
-        buf_addf(why, "the store's thread cannot be started: %s", strerror(-rc));
-        release(store);
-        return rc;
-    }
-    pthread_setname_np(store->thread, "store");
     *out = store;
     return 0;
 }
 
 bool store_is_durable(const struct store *store)
 {
-    return store->durable;
+    return store->file.durable;
 }
 
 size_t store_close(struct store *store, int64_t wait_ms)
@@ -525,6 +475,7 @@ size_t store_close(struct store *store, int64_t wait_ms)
     size_t left = 0;
     for (const struct mail *mail = store->group; mail; mail = mail->next)
         left++;
+    check_stop(store->check);
     mailbox_release(&store->mailbox);
     release(store);
     return left;
@@ -537,8 +488,10 @@ void store_stats(struct store *store, struct store_stats *out)
         .tasks = atomic_load(&store->finished),
         .commits = atomic_load(&store->commits),
         .failures = atomic_load(&store->failures),
+        .set_apart = atomic_load(&store->set_apart),
         .waiting = atomic_load(&store->posted) - atomic_load(&store->finished),
         .in_trouble = atomic_load(&store->in_trouble),
-        .bytes = store->durable && stat(store->path, &file) == 0 ? (int64_t)file.st_size : 0,
+        .bytes =
+            store->file.durable && stat(store->file.path, &file) == 0 ? (int64_t)file.st_size : 0,
     };
 }

@@ -10,7 +10,10 @@
  *
  * When the disk is full, or a write or a sync fails, the group is rolled back and tried again, ever more rarely,
  * for as long as it takes: nothing is done, nothing is claimed, so nothing is acknowledged, and intake stops by
- * itself. It is said in the log, and in store_stats().
+ * itself. It is said in the log, and in store_stats(). The same when the file turns out to be damaged.
+ *
+ * A task that cannot be carried out because of what it is (too large, against a rule of the schema) does not keep others
+ * waiting: it is set apart, without any of its changes, and told by failed() when the others of its group are told.
  *
  * Threads: store_open() and store_close() from the main thread, store_post() from any; apply() and done() run on
  * the writer's thread.
@@ -41,15 +44,21 @@ struct store_task {
      * no transaction. */
     bool (*needed)(const struct store_task *task);
     /* Carries it out within a transaction. Returns an SQLite result code: SQLITE_OK or SQLITE_DONE if it
-     * went well, else the group is rolled back, and later tried again from its beginning. */
+     * went well, else the group is rolled back, and tried again from its beginning: without this task if the
+     * code says that it is the task's own fault (SQLITE_TOOBIG, _CONSTRAINT, _MISMATCH, _RANGE, _MISUSE, _ERROR),
+     * else later. */
     int (*apply)(struct store_task *task, struct store *store);
     /* It has been committed. May free the task, and post others. */
     void (*done)(struct store_task *task, struct store *store);
+    /* It has been set apart, by this SQLite result code, and nothing of it has been committed. May free the
+     * task, and post others. NULL: it is only logged, and nobody is told. */
+    void (*failed)(struct store_task *task, struct store *store, int code);
+    int failure; /* private: the writer's */
 };
 
 /*
  * Opens the file, making it and its folder if they are not there, brings an old schema up to date, checks its
- * integrity, and starts the writer. Only one program can have it open. Returns 0; or a negative errno value with
+ * integrity (a large file's beside the work: check.h), and starts the writer. Only one program can have it open. Returns 0; or a negative errno value with
  * a sentence in `why` that says what is wrong and what to do:
  *   -EBUSY    another program has it open
  *   -EACCES   it cannot be written
@@ -87,6 +96,7 @@ struct sqlite3 *store_connection(struct store *store);
 
 struct store_stats {
     uint64_t tasks, commits, failures; /* counters; failures: groups that had to be rolled back */
+    uint64_t set_apart;                /* counter: tasks that cannot be carried out */
     uint64_t waiting;                  /* gauge: posted, not committed */
     bool in_trouble;                   /* gauge: the last commit failed */
     int64_t bytes;                     /* gauge: of the file, without its log */

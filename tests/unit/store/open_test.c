@@ -196,7 +196,7 @@ static void truncated_files_are_damaged(void **state)
     static const int eighths[] = { 7, 4, 1 };
     for (size_t i = 0; i < ROWS(eighths); i++) {
         assert_int_equal(truncate(t.path, whole.st_size / 8 * eighths[i] / 4096 * 4096), 0);
-        refuses(t.path, -EBADMSG, ".recover");
+        refuses(t.path, -EBADMSG, "tocsin store rescue");
     }
     assert_int_equal(truncate(t.path, 50), 0);
     refuses(t.path, -EBADMSG, "is damaged");

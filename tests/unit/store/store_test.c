@@ -9,6 +9,7 @@
 #include "store/store.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <sqlite3.h>
 
 enum {
@@ -22,7 +23,7 @@ static struct {
     bool shut;    /* the gate, at which tasks wait that are to */
     bool at_gate; /* one does */
     int failures; /* how often the task that is to fail does so still */
-    int applied, done;
+    int applied, done, set_apart;
     int order[2 * TASKS]; /* of done() */
 } world = { .lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER };
 
@@ -30,6 +31,7 @@ struct job {
     struct store_task task;
     int number;
     bool waits, fails, idle;
+    int hopeless; /* the code with which it always fails, after it has changed something */
 };
 
 static int set_up(void **state)
@@ -38,7 +40,7 @@ static int set_up(void **state)
     temporary_init(t);
     *state = t;
     world.shut = world.at_gate = false;
-    world.failures = world.applied = world.done = 0;
+    world.failures = world.applied = world.done = world.set_apart = 0;
     log_set_level(TOCSIN_LOG_ERROR);
     return 0;
 }
@@ -85,7 +87,19 @@ static int job_apply(struct store_task *task, struct store *store)
                                "attempts, due_ms, record) VALUES (?1, '', '', 0, 0, 0, 0, '')");
     assert_non_null(s);
     sqlite3_bind_int(s, 1, job->number);
-    return store_step(s);
+    int rc = store_step(s);
+    return job->hopeless ? job->hopeless : rc;
+}
+
+static void job_failed(struct store_task *task, struct store *store, int code)
+{
+    (void)store;
+    pthread_mutex_lock(&world.lock);
+    assert_int_equal(code, CONTAINER_OF(task, struct job, task)->hopeless);
+    world.order[world.done++] = -CONTAINER_OF(task, struct job, task)->number;
+    world.set_apart++;
+    pthread_cond_broadcast(&world.changed);
+    pthread_mutex_unlock(&world.lock);
 }
 
 static void job_done(struct store_task *task, struct store *store)
@@ -99,7 +113,9 @@ static void job_done(struct store_task *task, struct store *store)
 
 static void post(struct store *store, struct job *job, int number)
 {
-    job->task = (struct store_task){ .needed = job_needed, .apply = job_apply, .done = job_done };
+    job->task = (struct store_task){
+        .needed = job_needed, .apply = job_apply, .done = job_done, .failed = job_failed
+    };
     job->number = number;
     store_post(store, &job->task);
 }
@@ -233,6 +249,91 @@ static void a_group_that_fails_is_rolled_back_and_done_again_as_a_whole(void **s
     assert_int_equal(store_close(store, 0), 0);
 }
 
+static void what_cannot_be_carried_out_is_set_apart_and_keeps_nobody_waiting(void **state)
+{
+    static const int codes[] = { SQLITE_TOOBIG, SQLITE_CONSTRAINT_NOTNULL, SQLITE_MISMATCH,
+                                 SQLITE_RANGE };
+    log_set_level((enum tocsin_level) - 1); /* it says so, at length */
+    for (size_t i = 0; i < ROWS(codes); i++) {
+        struct store *store = opened(*state);
+        static struct job jobs[TASKS];
+        memset(jobs, 0, sizeof(jobs));
+        world.done = world.set_apart = world.applied = 0;
+        world.at_gate = false;
+        post_gate(store, &jobs[0], (int)i * TASKS + 1000);
+        for (int j = 1; j < TASKS; j++) {
+            jobs[j].hopeless = j % 10 == 5 ? codes[i] : 0;
+            post(store, &jobs[j], (int)i * TASKS + 1000 + j);
+        }
+        open_gate();
+        await_done(TASKS);
+        struct store_stats stats;
+        store_stats(store, &stats);
+        assert_int_equal(stats.set_apart, 10);
+        assert_int_equal(stats.failures, 0);
+        assert_false(stats.in_trouble);
+        CHECK(world.applied < 3 * TASKS, "%d times, for one group", world.applied);
+        for (int j = 0; j < TASKS; j++) {
+            int number = (int)i * TASKS + 1000 + j;
+            CHECK(world.order[j] == (j % 10 == 5 ? -number : number), "place %d: %d", j,
+                  world.order[j]);
+        }
+        assert_int_equal(store_close(store, 1000), 0);
+        store = opened(*state);
+        assert_int_equal(rows(store), (int)(i + 1) * (TASKS - 10));
+        store_close(store, 0);
+    }
+}
+
+/* Fills the store so that it is checked beside the work, and flips bytes in the middle of the file. */
+static void make_large_and_damaged(const struct temporary *t, bool damaged)
+{
+    store_close(opened(t), 0);
+    sqlite3 *db;
+    assert_int_equal(sqlite3_open(t->path, &db), SQLITE_OK);
+    assert_int_equal(
+        sqlite3_exec(
+            db,
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 9000) "
+            "INSERT INTO delivery (number, service, target, state, created_ms, attempts, "
+            "due_ms, record) SELECT i, 's', 't', 0, 1, 0, 0, zeroblob(1000) FROM n",
+            NULL, NULL, NULL),
+        SQLITE_OK);
+    sqlite3_close(db);
+    FILE *file = fopen(t->path, "r+");
+    assert_non_null(file);
+    fseek(file, damaged ? 5 * 1024 * 1024 : 0, SEEK_SET);
+    for (int i = 0; damaged && i < 4096; i++)
+        fputc(0x5a, file);
+    fclose(file);
+}
+
+static void a_large_file_is_checked_beside_the_work(void **state)
+{
+    make_large_and_damaged(*state, true);
+    struct store *store = opened(*state);
+    struct store_stats stats;
+    do {
+        store_stats(store, &stats);
+        sched_yield();
+    } while (!stats.in_trouble);
+    struct job job = { .number = 0 };
+    post(store, &job, 100000);
+    assert_int_equal(store_close(store, 100), 1);
+    assert_int_equal(world.done, 0); /* nothing more is acknowledged */
+}
+
+static void the_end_does_not_wait_for_the_check(void **state)
+{
+    make_large_and_damaged(*state, false);
+    struct job jobs[20] = { { .number = 0 } };
+    for (int i = 0; i < 20; i++) {
+        struct store *store = opened(*state);
+        post(store, &jobs[i], 100000 + i);
+        assert_int_equal(store_close(store, 1000), 0);
+    }
+}
+
 static void the_end_carries_out_what_is_posted(void **state)
 {
     struct store *store = opened(*state);
@@ -306,6 +407,8 @@ static void a_task_may_be_posted_again_when_it_is_done(void **state)
 TEST_SUITE("store", TEST(what_comes_during_a_commit_is_one_group), TEST(a_group_is_one_commit),
            TEST(what_is_not_needed_any_more_is_not_done_but_told),
            TEST(a_group_that_fails_is_rolled_back_and_done_again_as_a_whole),
+           TEST(what_cannot_be_carried_out_is_set_apart_and_keeps_nobody_waiting),
+           TEST(a_large_file_is_checked_beside_the_work), TEST(the_end_does_not_wait_for_the_check),
            TEST(the_end_carries_out_what_is_posted),
            TEST(the_end_does_not_wait_for_ever_for_what_fails),
            TEST(the_end_waits_for_trouble_that_passes),
