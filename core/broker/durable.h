@@ -96,26 +96,28 @@ void durable_answer(struct client *client, const uint8_t *packet, size_t len);
 
 /* ---- Messages to a session ---- */
 
-/* A message that is for a durable session has its place on disk: made before it is launched or queued. `p->receipt` is made
- * and waits, if its publisher wants that. NULL when there is no memory, or the session is not durable: see
- * session_is_durable(). */
+/* A message for a durable session gets its place on disk: before it is launched or queued. `p->receipt` waits for that,
+ * if the publisher wants one. NULL when there is no memory, or the session is not durable. */
 struct kept *durable_message(struct worker *worker, struct session *session, struct publish *p,
                              const struct terms *terms);
 
-/* One of QoS 2 has got its packet identifier: calls deliver_held() when that is committed, and it may be sent. */
-void durable_launched(struct worker *worker, struct session *session, struct kept *kept,
+/* One of QoS 2 has got its packet identifier: calls deliver_held() when that is committed, and it may be sent. Returns
+ * whether it is; else (no memory) it has to be sent now. */
+bool durable_launched(struct worker *worker, struct session *session, struct kept *kept,
                       uint16_t packet_id);
 
-/* The client has it [PUBREC]: sends PUBREL when that is committed. */
-void durable_received(struct client *client, struct kept *kept, uint16_t packet_id);
+/* The client has it [PUBREC]: calls deliver_held() when that is committed, and PUBREL may be sent. Returns as above. */
+bool durable_received(struct worker *worker, struct session *session, struct kept *kept,
+                      uint16_t packet_id);
 
-/* It is acknowledged to the end, expired, dropped, or given to another. Drops the reference. NULL is allowed. */
-void kept_end(struct worker *worker, struct session *session, struct kept *kept);
+/* It is acknowledged to the end, expired or dropped here, or was given to another session and is now kept there (`worker`
+ * is then the one that notes that). Drops the reference. NULL is allowed. */
+void kept_end(struct worker *worker, struct kept *kept);
 
-/* Only the reference: it stays on disk (the end of the program; spilling). NULL is allowed. */
+/* Only drops the reference: what is on disk stays (the end of the program, spilling). NULL is allowed. Any thread. */
 void kept_unref(struct kept *kept);
 
-/* Whether it is on disk for sure. */
+/* Whether it is, or will be, on disk, so that memory may forget it. */
 bool kept_is_written(const struct kept *kept);
 
 /* ---- Messages from a session ---- */

@@ -28,6 +28,7 @@ struct tenure;
 struct kept {
     atomic_uint refs;  /* the flow's item, and each op under way */
     atomic_uint state; /* enum kept_state */
+    uint64_t session;  /* the session's number on disk */
     uint64_t number;   /* its place in the order of its session */
     uint64_t message;  /* the row that it shares with others of the same publish */
 };

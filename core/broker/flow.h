@@ -19,8 +19,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct kept;
 struct session;
 struct share_member;
+struct worker;
 
 /* The subscription identifiers that a message carries to one session [MQTT-3.3.4-3]; shared by its copies, so
  * counted. One worker's. */
@@ -59,8 +61,11 @@ struct flow_item {
         *publication; /* NULL: in flight of a session that ends with its connection, or
                                       * received by a client that has only to release it */
     struct terms terms;
+    struct kept *kept; /* its place on disk (durable.h); NULL for none */
     uint8_t state;
     bool unsent; /* of an earlier connection, not sent again yet */
+    bool held;   /* not to be sent (its PUBREL, if it was received) before that is on disk */
+    bool again;  /* may have been sent before the last start: with DUP */
 };
 
 struct flow {
@@ -81,6 +86,11 @@ struct flow {
     uint32_t queue_places, queue_at, queued; /* a ring too */
     uint64_t queued_bytes;
     uint32_t looked_at; /* the second in which expired messages were looked for */
+
+    /* What of the queue is on disk only: behind all that is in memory. */
+    uint64_t spilled, spilled_bytes;
+    uint64_t spill_after; /* those with a higher number (kept.number) */
+    bool loading;         /* some of it is on its way back */
 };
 
 /* Makes one and puts it into the list at `*head`. NULL when there is no memory. */
@@ -91,7 +101,7 @@ void flow_free(struct flow *flow);
 
 static inline bool flow_is_empty(const struct flow *flow)
 {
-    return flow->span == 0 && flow->queued == 0;
+    return flow->span == 0 && flow->queued == 0 && flow->spilled == 0;
 }
 
 /* Whether another message may be sent. */
