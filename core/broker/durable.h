@@ -30,6 +30,7 @@
 #define TOCSIN_BROKER_DURABLE_H
 
 #include "broker/worker.h"
+#include "mqtt/reason.h"
 
 struct durable;
 struct store;
@@ -63,17 +64,25 @@ void durable_stats(const struct durable *durable, struct durable_stats *out); /*
 struct tenure {
     uint32_t refs; /* the session, and each op under way */
     uint32_t connection;
+    bool ids_kept;           /* identifiers that it has received may be on disk */
     struct session *session; /* NULL after its end */
     struct worker *worker;
     uint64_t number; /* of the session, on disk */
 };
 
 /* The session is new, or its expiry, will or presence have changed: after CONNECT, a DISCONNECT that changes the expiry,
- * the connection's end. One that is not persistent is kept only while it has a will. */
-void durable_session(struct worker *worker, struct session *session);
+ * the connection's end. One that is not persistent is kept only while it has a will. Returns false when there is no
+ * memory: then the connection must not go on. */
+bool durable_session(struct worker *worker, struct session *session);
+
+/* A new connection has begun. */
+void durable_connected(struct session *session);
 
 /* It ends, with all that belongs to it. */
 void durable_session_end(struct worker *worker, struct session *session);
+
+/* It is only forgotten here: what is on disk stays. */
+void tenure_end(struct session *session);
 
 /* Whether messages for it are kept. */
 static inline bool session_is_durable(const struct session *session)
@@ -83,16 +92,17 @@ static inline bool session_is_durable(const struct session *session)
 
 /* ---- Subscriptions ---- */
 
-/* As in the tree: `filter` with the mount point; `share` (NULL: none) is the group's name. */
-void durable_subscribed(struct worker *worker, struct session *session, const char *share,
+/* As in the tree: `filter` with the mount point; `share` (NULL: none) is the group's name. Return false when there is no
+ * memory: then it must not be acknowledged. */
+bool durable_subscribed(struct worker *worker, struct session *session, const char *share,
                         size_t share_len, const char *filter, size_t filter_len, uint32_t id,
                         uint8_t options);
-void durable_unsubscribed(struct worker *worker, struct session *session, const char *share,
+bool durable_unsubscribed(struct worker *worker, struct session *session, const char *share,
                           size_t share_len, const char *filter, size_t filter_len);
 
-/* Sends a packet (SUBACK, UNSUBACK), which is copied, when all noted so far is committed; at once if the session is not
- * durable. */
-void durable_answer(struct client *client, const uint8_t *packet, size_t len);
+/* Sends a packet (SUBACK, UNSUBACK), which is copied, to the client of a durable session when all noted so far is
+ * committed. Returns false when there is no memory. */
+bool durable_answer(struct client *client, const uint8_t *packet, size_t len);
 
 /* ---- Messages to a session ---- */
 
@@ -120,19 +130,25 @@ void kept_unref(struct kept *kept);
 /* Whether it is, or will be, on disk, so that memory may forget it. */
 bool kept_is_written(const struct kept *kept);
 
+/* Its place in the order of its session. */
+uint64_t kept_number(const struct kept *kept);
+
 /* ---- Messages from a session ---- */
 
 /* An identifier of QoS 2 was received by a durable session: its PUBREC's receipt waits for it too. */
 void durable_id_added(struct worker *worker, struct session *session, uint16_t packet_id,
                       struct receipt *receipt);
 
-/* It has been released: sends PUBCOMP when that is committed. */
-void durable_id_released(struct client *client, uint16_t packet_id, enum mqtt_reason reason);
+/* It has been released, and taken out of the set: sends PUBCOMP when that is committed. Returns false if that need not wait. */
+bool durable_id_released(struct client *client, uint16_t packet_id, enum mqtt_reason reason);
 
 /* ---- Retained messages ---- */
 
-/* The retained message of a topic has changed, in memory. */
-void durable_retained(struct worker *worker, struct publish *p);
+/* The retained message of a topic has changed, in memory. Returns false when there is no memory. */
+bool durable_retained(struct worker *worker, struct publish *p);
+
+/* Forgets on disk what has expired. Now and then. */
+void durable_sweep(struct worker *worker);
 
 /* ---- Spilling: what waits on disk only ---- */
 
@@ -143,8 +159,8 @@ void durable_retained(struct worker *worker, struct publish *p);
 #define SPILL_AWAY_BYTES    (64 * 1024)
 #define SPILL_LOAD          500 /* messages at once, and not more than SPILL_BYTES */
 
-/* Loads more of a session's queue from disk, if there is room for it and some is there. */
-void durable_load(struct worker *worker, struct session *session);
+/* Begins to load more of a session's queue from disk. Returns false if there is nothing, or it has begun already. */
+bool durable_load(struct worker *worker, struct session *session);
 
 /* ---- Turns ---- */
 
@@ -156,5 +172,8 @@ void durable_arrive(struct worker *worker, struct letter *letter);
 
 /* The same when the worker has ended: only drops what it holds. */
 void durable_discard(struct letter *letter);
+
+/* And what was never told of. The store is closed. */
+void durable_release(struct worker *worker);
 
 #endif

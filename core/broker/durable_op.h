@@ -60,10 +60,9 @@ enum durable_kind {
 enum durable_after {
     AFTER_NOTHING,
     AFTER_PACKET, /* sends `text`, if the connection is still the same */
-    AFTER_PUBREL,
     AFTER_PUBCOMP,
-    AFTER_PUBLISH, /* sends the flight of `packet_id` */
-    AFTER_LOAD,    /* appends `loaded` to the queue */
+    AFTER_HELD, /* sends the flight of `packet_id`, or its PUBREL */
+    AFTER_LOAD, /* appends `loaded` to the queue */
 };
 
 /* One that was read back. References are the reader's, to hand on. */
