@@ -58,6 +58,7 @@ struct store {
     int64_t wait_ms;
     struct log_trouble trouble;
     struct log_rate set_apart_rate;
+    _Atomic(struct store_rider *) rider;
 
     struct store_task watch;
     void (*wanted_changed)(void *context); /* until the writer watches */
@@ -204,30 +205,63 @@ static void roll_back(const struct store *store)
         run(store, "ROLLBACK");
 }
 
-/* Carries out the group. Returns how many tasks of it have been committed, or set apart; 0 if it failed. */
-static size_t commit(struct store *store)
+/* Whether the rider makes a transaction of its own. */
+static bool rides_alone(struct store *store)
 {
-    size_t count;
-    bool begun;
+    struct store_rider *rider = atomic_load(&store->rider);
+    return !store->group && rider && rider->wants(rider, true);
+}
+
+/* What rides along with a transaction that may not have begun. One that cannot be carried out leaves the others as they
+ * would be without it. */
+static int apply_rider(struct store *store, struct store_rider *rider, bool *begun, bool *good)
+{
+    int rc = *begun ? SQLITE_OK : run(store, "BEGIN IMMEDIATE");
+    *begun = true;
+    if (!has_failed(rc))
+        rc = run(store, "SAVEPOINT rider");
+    if (!has_failed(rc))
+        rc = rider->apply(rider, store);
+    *good = !has_failed(rc);
+    if (has_failed(rc) && is_tasks_own(store, rc) && !sqlite3_get_autocommit(store->file.db))
+        rc = run(store, "ROLLBACK TO rider");
+    return has_failed(rc) ? rc : run(store, "RELEASE rider");
+}
+
+/* Carries out the group. Returns whether `*count` tasks of it have been committed, or set apart, and it has not failed. */
+static bool commit(struct store *store, size_t *count)
+{
+    bool begun, good = false;
+    struct store_rider *rider = NULL;
     int rc = atomic_load(&store->damaged) ? SQLITE_CORRUPT : SQLITE_OK;
     if (!has_failed(rc))
-        rc = apply_group(store, false, &count, &begun);
+        rc = apply_group(store, false, count, &begun);
     if (has_failed(rc) && is_tasks_own(store, rc)) {
         roll_back(store);
-        rc = apply_group(store, true, &count, &begun);
+        rc = apply_group(store, true, count, &begun);
     }
+    if (!has_failed(rc) && store->wait_ms == 0)
+        rider = atomic_load(&store->rider);
+    if (rider && !rider->wants(rider, !begun))
+        rider = NULL;
+    if (rider)
+        rc = apply_rider(store, rider, &begun, &good);
     fault_point("before-commit");
     if (!has_failed(rc) && begun)
         rc = run(store, "COMMIT");
     if (!has_failed(rc)) {
         fault_point("after-commit");
-        return count;
+        if (rider)
+            rider->done(rider, good);
+        return true;
     }
     say_trouble(store, rc);
     roll_back(store);
+    if (rider)
+        rider->done(rider, false);
     atomic_store(&store->in_trouble, true);
     atomic_fetch_add(&store->failures, 1);
-    return 0;
+    return false;
 }
 
 static void set_apart(struct store *store, struct store_task *task)
@@ -273,7 +307,8 @@ static void take(struct store *store)
 /* Waits for mail, or until it is time to try again, or to stop. */
 static void rest(struct store *store)
 {
-    int timeout = store->group ? (int)store->wait_ms : store->changed ? STORE_WATCH_MS : -1;
+    bool looks = store->changed || atomic_load(&store->rider);
+    int timeout = store->group ? (int)store->wait_ms : looks ? STORE_WATCH_MS : -1;
     if (atomic_load(&store->stopping))
         timeout = store->group ? STOPPING_WAIT_MS : 0;
     if (!store->group && !mailbox_sleep(&store->mailbox))
@@ -357,13 +392,15 @@ static void *write_main(void *context)
             gather();
             take(store);
         }
-        if (store->group) {
-            size_t count = commit(store);
-            if (count > 0) {
+        if (store->group || rides_alone(store)) {
+            size_t count;
+            if (commit(store, &count)) {
                 store->wait_ms = 0;
                 tell(store, count);
                 continue;
             }
+        }
+        if (store->group) {
             store->wait_ms = store->wait_ms ? store->wait_ms * 2 : FIRST_WAIT_MS;
             if (store->wait_ms > LAST_WAIT_MS)
                 store->wait_ms = LAST_WAIT_MS;
@@ -373,6 +410,17 @@ static void *write_main(void *context)
         rest(store);
     }
     return NULL;
+}
+
+void store_ride(struct store *store, struct store_rider *rider)
+{
+    atomic_store(&store->rider, rider);
+    mailbox_wake(&store->mailbox);
+}
+
+void store_wake(struct store *store)
+{
+    mailbox_wake(&store->mailbox);
 }
 
 void store_post(struct store *store, struct store_task *task)

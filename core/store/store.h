@@ -81,6 +81,25 @@ void store_watch(struct store *store, void (*changed)(void *context), void *cont
 
 void store_post(struct store *store, struct store_task *task);
 
+/*
+ * What goes along with the transactions of others, and makes one itself when there is none: for what nobody
+ * waits for. It comes after the tasks of a group. A group that is tried again goes without it.
+ */
+struct store_rider {
+    /* Whether it has something to write; when `alone`, something that should wait no longer. Asked at least every
+     * STORE_WATCH_MS, and once more at the end. */
+    bool (*wants)(struct store_rider *rider, bool alone);
+    int (*apply)(struct store_rider *rider, struct store *store); /* as a task's */
+    /* It was committed, or was not. */
+    void (*done)(struct store_rider *rider, bool committed);
+};
+
+/* There is one. Before the first task is posted. It lives as long as the store. */
+void store_ride(struct store *store, struct store_rider *rider);
+
+/* Has the rider asked soon. Any thread. */
+void store_wake(struct store *store);
+
 /* For apply(): the prepared statement of an SQL text, reset and without bindings; the text must be a constant, by
  * whose address it is remembered. NULL if it could not be prepared. */
 struct sqlite3_stmt *store_statement(struct store *store, const char *sql);
