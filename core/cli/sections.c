@@ -7,6 +7,7 @@
 #include "config/options.h"
 #include "daemon/setup.h"
 #include "delivery/services.h"
+#include "ledger/ledger.h"
 #include "link/links.h"
 #include "router/routes.h"
 #include "store/place.h"
@@ -27,6 +28,8 @@ const struct cli_section cli_sections[] = {
     { "tls", "links = ( { tls = { ... }; } );", "encryption of a link", link_tls_options },
     { "store", "store = { ... };", "where what must survive is kept; without it, nowhere",
       store_options },
+    { "ledger", "ledger = { ... };", "what is kept of what became of messages; with a store only",
+      ledger_options },
     { "router", "router = { ... };", "what all routes share", router_options },
     { "route", "routes = ( { ... }, ... );", "which messages become which notifications",
       route_options },

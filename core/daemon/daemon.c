@@ -33,6 +33,7 @@ struct daemon {
     struct broker *broker; /* NULL: there is none */
     struct store *store;   /* the same */
     struct keeper *keeper;
+    struct ledger *ledger;
     struct links *links;
     pthread_rwlock_t links_lock; /* held to read by those who publish: a worker that was given up on
                                   * may still be at it when the links go */
@@ -120,7 +121,7 @@ static int start_shards(struct daemon *daemon)
     if (!daemon->shards)
         return -ENOMEM;
     for (size_t i = 0; i < daemon->setup.engine_count; i++) {
-        struct shard *shard = shard_new(daemon->setup.engines[i]);
+        struct shard *shard = shard_new(daemon->setup.engines[i], daemon->ledger);
         if (!shard)
             return -ENOMEM;
         daemon->setup.engines[i] = NULL; /* the shard's now */
@@ -175,6 +176,9 @@ static int open_store(struct daemon *daemon)
     if (rc == 0 && !(daemon->keeper = keeper_new(daemon->store)))
         rc = -ENOMEM;
     daemon->identity.host.keeper = daemon->keeper;
+    if (rc == 0)
+        rc = ledger_new(daemon->store, &daemon->setup.ledger, &daemon->ledger);
+    daemon->identity.host.ledger = daemon->ledger;
     return rc;
 }
 
@@ -190,12 +194,15 @@ static void on_store_changed(void *context)
 
 static size_t close_store(struct daemon *daemon)
 {
+    ledger_end(daemon->ledger);
     size_t left = store_close(daemon->store, STORE_CLOSE_MS);
     if (left > 0)
         log_error("%zu changes could not be written to %s", left, daemon->setup.store_path);
     keeper_free(daemon->keeper);
+    ledger_free(daemon->ledger);
     daemon->store = NULL;
     daemon->keeper = NULL;
+    daemon->ledger = NULL;
     return left;
 }
 
@@ -265,6 +272,7 @@ static void adopt(struct daemon *daemon, struct setup *fresh)
     int64_t drain = fresh->settings.drain.ms;
     struct setup before = daemon->setup;
     daemon->setup = *fresh;
+    ledger_configure(daemon->ledger, &fresh->ledger);
     size_t undone = services_free(old, drain);
     if (undone > 0)
         log_error("%zu deliveries of services that are no more were left undone", undone);
@@ -357,6 +365,11 @@ static void log_counters(const struct daemon *daemon)
                  " dead_letters=%" PRIu64,
                  st.tasks, st.commits, st.failures, st.set_apart, st.waiting, st.in_trouble,
                  st.bytes, keeper_dead(daemon->keeper));
+        struct ledger_stats le;
+        ledger_stats(daemon->ledger, &le);
+        log_info("ledger entries=%" PRIu64 " events=%" PRIu64 " dropped=%" PRIu64
+                 " waiting_bytes=%" PRIu64 " bytes=%" PRIu64,
+                 le.entries, le.events, le.dropped, le.waiting, le.bytes);
     }
     if (daemon->broker)
         log_broker_counters(daemon->broker);

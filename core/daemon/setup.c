@@ -30,8 +30,8 @@ const struct tocsin_option settings_options[] = {
     { .name = NULL },
 };
 
-static const char *const sections[] = { "broker", "store",  "links", "services",
-                                        "router", "routes", NULL };
+static const char *const sections[] = { "broker",   "store",  "ledger", "links",
+                                        "services", "router", "routes", NULL };
 
 const char *setup_default_path(void)
 {
@@ -272,6 +272,8 @@ int setup_read(struct setup *setup, const char *path, struct identity *identity,
         rc = check_broker(setup, errors);
     if (rc != -ENOMEM)
         rc = store_place(setup->conf, &setup->store_path, errors);
+    if (rc != -ENOMEM)
+        rc = ledger_config_read(setup->conf, &setup->ledger, errors);
     if (rc != -ENOMEM)
         rc = check_links(setup, identity, errors);
     if (rc != -ENOMEM)

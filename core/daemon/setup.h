@@ -11,6 +11,7 @@
 #include "config/conf.h"
 #include "config/options.h"
 #include "delivery/services.h"
+#include "ledger/ledger.h"
 #include "link/links.h"
 #include "router/engine.h"
 
@@ -42,6 +43,7 @@ struct setup {
     struct settings settings;
     struct options_memory memory;
     char *store_path; /* NULL: there is no store */
+    struct ledger_config ledger;
     struct services *services;
     struct engine **engines; /* router.shards of them */
     size_t engine_count;

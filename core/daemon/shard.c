@@ -5,6 +5,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "delivery/services.h"
+#include "ledger/scribe.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -36,6 +37,7 @@ struct shard {
     struct engine *engine;
     struct engine_stats before;   /* of the engines before this one */
     struct log_trouble *troubles; /* TROUBLES a route; NULL when there was no memory */
+    struct scribe *scribe;
     struct log_trouble no_target;
     struct log_trouble no_memory;
     uint64_t out_of_memory;
@@ -62,7 +64,7 @@ static void stats_add(struct engine_stats *sum, const struct engine_stats *more)
         sum->verdicts[i] += more->verdicts[i];
 }
 
-struct shard *shard_new(struct engine *engine)
+struct shard *shard_new(struct engine *engine, struct ledger *ledger)
 {
     struct shard *shard = calloc(1, sizeof(*shard));
     if (!shard)
@@ -72,16 +74,18 @@ struct shard *shard_new(struct engine *engine)
     pthread_cond_init(&shard->work, NULL);
     pthread_cond_init(&shard->changed, NULL);
     shard->engine = engine;
+    shard->scribe = scribe_new(ledger);
     return shard;
 }
 
 /* ---- The thread ---- */
 
 /* What went wrong in a route is logged once, then ever more rarely. */
-static void log_decision(void *context, const struct decision *d)
+static void on_decision(void *context, const struct decision *d)
 {
     struct shard *shard = context;
     const char *route = route_name(d->route);
+    scribe_decided(shard->scribe, d);
     if (log_enabled(TOCSIN_LOG_DEBUG))
         log_debug("routed topic=%s route=%s: %s%s%s", d->message->topic, route,
                   verdict_text(d->verdict), d->reason[0] ? ": " : "", d->reason);
@@ -109,9 +113,10 @@ static void log_decision(void *context, const struct decision *d)
                     route, d->message->topic, d->missing, more);
 }
 
-static void log_no_target(void *context, const struct route *route, const char *name)
+static void on_no_target(void *context, const struct route *route, const char *name)
 {
     struct shard *shard = context;
+    scribe_no_target(shard->scribe, route, name);
     if (log_trouble_due(&shard->no_target, clock_mono_ms()))
         log_error(
             "no such target name=%s route=%s: the notification went nowhere; add the target, or "
@@ -147,16 +152,19 @@ static struct message *take_batch(struct shard *shard)
 static void route_batch(struct shard *shard, struct message *batch)
 {
     const struct engine_observer observer = {
-        .decided = log_decision,
-        .no_target = log_no_target,
+        .decided = on_decision,
+        .no_target = on_no_target,
         .context = shard,
     };
+    const size_t routes = routes_count(engine_routes(shard->engine));
     struct delivery *first = NULL, **tail = &first;
     for (struct message *m = batch; m; m = m->next) {
         *tail = engine_message(shard->engine, m, &observer);
+        scribe_message(shard->scribe, m, *tail, routes);
         while (*tail)
             tail = &(*tail)->next;
     }
+    scribe_flush(shard->scribe);
     if (first)
         services_submit(first);
     settle(batch);
@@ -294,6 +302,7 @@ size_t shard_free(struct shard *shard, int64_t stop_by_ms)
     }
     settle(shard->first);
     engine_free(shard->engine);
+    scribe_free(shard->scribe);
     free(shard->troubles);
     pthread_cond_destroy(&shard->changed);
     pthread_cond_destroy(&shard->work);

@@ -12,9 +12,10 @@
 #include "router/message.h"
 
 struct shard;
+struct ledger;
 
-/* Makes a shard that owns `engine`. NULL when there is no memory. */
-struct shard *shard_new(struct engine *engine);
+/* Makes a shard that owns `engine`, and notes in a ledger (NULL: in none). NULL when there is no memory. */
+struct shard *shard_new(struct engine *engine, struct ledger *ledger);
 
 /* Starts the thread. Returns 0 or a negative errno value. */
 int shard_start(struct shard *shard);

@@ -5,6 +5,7 @@
 #include "base/clock.h"
 #include "delivery/keep.h"
 #include "delivery/service.h"
+#include "ledger/ledger.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -208,10 +209,12 @@ void service_settle(struct service *service, struct delivery *const *batch,
         if (has_drained(t))
             drained = t;
     }
+    service_note(service, batch, results, n, room->fates, true);
     keep_retries(service, batch, results, n, room->fates, now_ms);
     give_places(service);
     pthread_mutex_unlock(&service->lock);
 
+    service_note(service, batch, results, n, room->fates, false);
     for (size_t i = 0; i < n; i++) {
         enum queue_fate fate = room->fates[i];
         if (fate < QUEUE_RETRYING)
@@ -281,6 +284,8 @@ void service_submit(struct service *service, struct delivery *first, int64_t now
                     full->target.name);
     while (dropped) {
         struct delivery *next = dropped->next;
+        ledger_note_one(service->host->ledger, LEDGER_DROPPED, dropped,
+                        "the queue was full, and the message of QoS 0");
         delivery_free(dropped);
         dropped = next;
     }

@@ -186,6 +186,13 @@ void service_tell_news(struct service *service);
 /* Submits a list of its own deliveries. Without the lock. */
 void service_submit(struct service *service, struct delivery *first, int64_t now_ms);
 
+/* ---- note.c ---- */
+
+/* Tells the ledger what became of a batch: of those that are in the queue again (with the lock), or of the others. */
+void service_note(const struct service *service, struct delivery *const *batch,
+                  const struct tocsin_delivery *results, size_t n, const enum queue_fate *fates,
+                  bool in_queue);
+
 /* ---- spill.c ---- */
 
 /*

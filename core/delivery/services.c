@@ -3,6 +3,7 @@
 /* All services of a configuration: the set, its watchdog, and what comes from outside. */
 
 #include "delivery/services.h"
+#include "ledger/ledger.h"
 
 #include "base/clock.h"
 #include "delivery/keep.h"
@@ -377,9 +378,10 @@ static void keep_rest(struct service *s)
         while (list) {
             struct delivery *d = list;
             list = d->next;
-            if (d->holding)
+            if (d->holding) {
+                ledger_note_one(s->host->ledger, LEDGER_FORGOTTEN, d, "the program ended");
                 keep_end(s->host->keeper, d);
-            else
+            } else
                 keep_put(s->host->keeper, d, false);
             delivery_free(d);
         }
@@ -477,6 +479,8 @@ static size_t forget_held(struct service *s, const char *link, uint64_t generati
     pthread_mutex_unlock(&s->lock);
     while (list) {
         struct delivery *next = list->next;
+        ledger_note_one(s->host->ledger, LEDGER_FORGOTTEN, list,
+                        "the connection that brought it was lost");
         if (s->host->keeper)
             keep_end(s->host->keeper, list);
         delivery_free(list);

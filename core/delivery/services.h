@@ -38,6 +38,7 @@
 
 struct services;
 struct keeper;
+struct ledger;
 
 /* What the outside provides. All of it outlives the services. */
 struct services_host {
@@ -51,6 +52,7 @@ struct services_host {
                     size_t n, int64_t timeout_ms);
     void *context;
     struct keeper *keeper; /* where deliveries are kept on disk (keep.h); NULL: nowhere */
+    struct ledger *ledger; /* where it is noted what became of them; NULL: nowhere */
     /* A delivery was rejected, or given up after so many attempts: with a keeper, it is a dead letter now. NULL when nobody
      * wants to know. By a thread of its service, without a lock; may block for a moment. The delivery (service and target
      * are delivery->target's) is borrowed. Not for messages below "tocsin/", which are about such things: of those there

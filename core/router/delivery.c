@@ -43,6 +43,12 @@ static void make_id(char id[40])
     *at = '\0';
 }
 
+void delivery_run(char out[DELIVERY_RUN_SIZE])
+{
+    pthread_once(&run_once, make_run);
+    *put_hex(out, run) = '\0';
+}
+
 /* ---- Making one ---- */
 
 /* Cuts the block into pieces, arrays first, so that only they need to be aligned. */
@@ -124,6 +130,7 @@ static struct delivery *make(const struct delivery_parts *parts, bool text_is_pa
         .target = parts->target,
         .message = message_ref(m),
         .size = size + message_size(m),
+        .ledger = parts->ledger,
         .view = {
             .topic = m->topic,
             .payload = m->payload,

@@ -22,6 +22,14 @@
 struct lane;
 struct queue_target;
 
+/* What the ledger keeps of a route's messages: a route's option `ledger`. */
+enum ledger_keep {
+    LEDGER_KEEP_DEFAULT, /* as the group `ledger` says */
+    LEDGER_KEEP_ALL,
+    LEDGER_KEEP_DELIVERIES,
+    LEDGER_KEEP_NONE,
+};
+
 struct delivery {
     struct delivery *next; /* for the list it is in */
     atomic_uint refs;      /* the owner and the borrowers */
@@ -30,6 +38,7 @@ struct delivery {
     struct tocsin_message view;  /* what the plugin sees; points into `message` and this block */
     const char *const *rendered; /* target->format_count texts, NULL where not set; in this block */
     size_t size;                 /* bytes of memory, for limits: this block and the message */
+    enum ledger_keep ledger;     /* the route's */
 
     /* What keeps it on disk (delivery/keep.h); NULL for nothing. Freed with the delivery. */
     void *kept;
@@ -56,6 +65,7 @@ struct delivery_parts {
     struct target *target;
     struct message *message;
     const char *route;
+    enum ledger_keep ledger;
     const char *title; /* NULL is "" */
     size_t title_len;
     const char *text; /* NULL: the payload is the text (view.text_is_payload) */
@@ -74,6 +84,10 @@ struct delivery_parts {
 /* Makes one in a single block of memory, or returns NULL. What is not UTF-8, or has a NUL in it, gets
  * U+FFFD there; so does view.text, when the payload is the text (view.payload stays as it is). */
 struct delivery *delivery_new(const struct delivery_parts *parts);
+
+/* The first part of the ids that this run of the program makes, up to the '-'. */
+#define DELIVERY_RUN_SIZE 17
+void delivery_run(char out[DELIVERY_RUN_SIZE]);
 
 /* The owner is done with it: drops its hold, if it has one, and frees it, unless somebody has borrowed
  * it. NULL is allowed. */

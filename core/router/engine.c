@@ -327,11 +327,10 @@ struct delivery *engine_message(struct engine *engine, struct message *message,
         const struct route *route = engine->matched[i]->route;
         tell_skipped(engine, observer, message, &next_to_tell, route->index);
         if (stopped) {
-            if (observer && observer->trace)
-                tell(observer, &(struct decision){ .message = message,
-                                                   .route = route,
-                                                   .verdict = VERDICT_STOPPED,
-                                                   .reason = "" });
+            tell(observer, &(struct decision){ .message = message,
+                                               .route = route,
+                                               .verdict = VERDICT_STOPPED,
+                                               .reason = "" });
             continue;
         }
         buf_clear(&engine->why);

@@ -29,7 +29,7 @@ void engine_free(struct engine *engine);
 enum verdict {
     VERDICT_DISPATCHED,  /* deliveries were made (or none, without targets) */
     VERDICT_NO_MATCH,    /* the topic filter, or the link, does not match; only when tracing */
-    VERDICT_STOPPED,     /* an earlier route said stop; only when tracing */
+    VERDICT_STOPPED,     /* an earlier route said stop */
     VERDICT_NOT_DECODED, /* the payload is not what `decode` expects */
     VERDICT_WHEN_FALSE,  /* `when` was false */
     VERDICT_ENDED,       /* `function` returned false */
@@ -39,7 +39,7 @@ enum verdict {
 };
 const char *verdict_text(enum verdict verdict);
 
-/* A decision, for those who want to know: the log, `explain` and, later, the ledger. */
+/* A decision, for those who want to know: the log, `explain` and the ledger. */
 struct decision {
     const struct message *message;
     const struct route *route;

@@ -238,6 +238,7 @@ static void dispatch(struct job *job, struct target *target)
         .target = target,
         .message = n->message,
         .route = route->name,
+        .ledger = route->ledger,
         .title = route->title ? buf_str(&r->title) : NULL,
         .title_len = r->title.len,
         .has_priority = n->has_priority,

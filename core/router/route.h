@@ -9,6 +9,7 @@
 #define TOCSIN_ROUTER_ROUTE_H
 
 #include "mqtt/topic_tree.h"
+#include "router/delivery.h"
 #include "router/format.h"
 #include "router/route_topic.h"
 #include "router/routes.h"
@@ -60,6 +61,8 @@ struct route {
     size_t topic_count;
     const char *link; /* NULL: any */
     uint8_t qos;
+    const char *when_text; /* NULL: none */
+    enum ledger_keep ledger;
     bool stop;
     bool skip_retained;
     bool needs_decoded; /* something looks at more than fixed fields and levels */

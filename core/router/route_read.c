@@ -28,6 +28,7 @@ struct route_config {
     const char *html_template;
     struct tocsin_list targets;
     bool stop;
+    const char *ledger;
 };
 
 const struct tocsin_option route_options[] = {
@@ -89,6 +90,9 @@ const struct tocsin_option route_options[] = {
                   .help =
                       "Whether routes further down are skipped for messages that pass this one's "
                       "filter and when."),
+    TOCSIN_OPTION(struct route_config, ledger, .choices = "all|deliveries|none",
+                  .help = "What the ledger keeps of this route: every decision, only what led to "
+                          "deliveries, or nothing; as ledger.keep says if left out."),
     { .name = NULL },
 };
 
@@ -443,6 +447,15 @@ static enum decode decode_from_word(const char *word)
     return DECODE_AUTO;
 }
 
+static enum ledger_keep keep_from_word(const char *word)
+{
+    if (!word)
+        return LEDGER_KEEP_DEFAULT;
+    return strcmp(word, "all") == 0          ? LEDGER_KEEP_ALL
+           : strcmp(word, "deliveries") == 0 ? LEDGER_KEEP_DELIVERIES
+                                             : LEDGER_KEEP_NONE;
+}
+
 static void compile_route(struct reader *r, const struct route_config *c, const char *const *links)
 {
     struct route *route = r->route;
@@ -454,11 +467,13 @@ static void compile_route(struct reader *r, const struct route_config *c, const 
     route->stop = c->stop;
     route->skip_retained = c->retained && strcmp(c->retained, "skip") == 0;
     route->decode = decode_from_word(c->decode);
+    route->ledger = keep_from_word(c->ledger);
 
     read_set(r, c->set);
     route->function = c->function;
     check_function(r, c->function);
     route->needs_decoded = route->needs_decoded || c->function;
+    route->when_text = c->when;
     route->when = read_expression(r, c->when, "when", node_of(r, "when"));
     read_rank(r, c->severity, "severity", true, &route->severity);
     read_rank(r, c->priority, "priority", false, &route->priority);

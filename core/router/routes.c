@@ -185,6 +185,11 @@ const struct route *routes_at(const struct routes *routes, size_t index)
     return index < routes->count ? routes->list[index] : NULL;
 }
 
+size_t routes_count(const struct routes *routes)
+{
+    return routes->count;
+}
+
 const struct router_settings *routes_settings(const struct routes *routes)
 {
     return &routes->settings;
@@ -213,4 +218,14 @@ const char *route_link(const struct route *route)
 uint8_t route_qos(const struct route *route)
 {
     return route->qos;
+}
+
+const char *route_when(const struct route *route)
+{
+    return route->when_text;
+}
+
+enum ledger_keep route_ledger(const struct route *route)
+{
+    return route->ledger;
 }

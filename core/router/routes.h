@@ -10,6 +10,7 @@
 
 #include "config/conf.h"
 #include "config/options.h"
+#include "router/delivery.h"
 #include "router/target.h"
 #include "tocsin/plugin.h"
 
@@ -53,6 +54,7 @@ void routes_free(struct routes *routes);
 
 /* The routes in the order of the file; NULL at the end. */
 const struct route *routes_at(const struct routes *routes, size_t index);
+size_t routes_count(const struct routes *routes);
 const struct router_settings *routes_settings(const struct routes *routes);
 
 size_t route_index(const struct route *route); /* as in routes_at() */
@@ -61,6 +63,8 @@ const char *route_name(const struct route *route);
 const char *route_filter_at(const struct route *route, size_t index);
 const char *route_link(const struct route *route); /* name; NULL: all links */
 uint8_t route_qos(const struct route *route);      /* to subscribe with */
+const char *route_when(const struct route *route); /* the expression's text; NULL: none */
+enum ledger_keep route_ledger(const struct route *route);
 
 extern const struct tocsin_option route_options[];
 extern const struct tocsin_option router_options[];

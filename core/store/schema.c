@@ -21,6 +21,10 @@
  * that a person wants tried again, and becomes 0 when the daemon notices.
  *
  * attempt: why a delivery was not sent, each time.
+ *
+ * ledger: what became of messages, in order of `number`, which is that of its first message; `entries` says how many
+ * there are. `position` is how many bytes of sheets were written before it, ever. `dropped` is how many messages and events were
+ * not noted before it. `sheets` is what was noted (ledger/sheet.h).
  */
 static const char *const steps[] = {
     "CREATE TABLE delivery ("
@@ -44,6 +48,16 @@ static const char *const steps[] = {
     "  reason TEXT NOT NULL,"
     "  PRIMARY KEY (delivery, number)"
     ") WITHOUT ROWID;",
+
+    "CREATE TABLE ledger ("
+    "  number INTEGER PRIMARY KEY,"
+    "  entries INTEGER NOT NULL,"
+    "  until_ms INTEGER NOT NULL,"
+    "  position INTEGER NOT NULL,"
+    "  bytes INTEGER NOT NULL,"
+    "  dropped INTEGER NOT NULL,"
+    "  sheets BLOB NOT NULL"
+    ");",
 };
 
 #define VERSION ((int)(sizeof(steps) / sizeof(steps[0])))

@@ -233,6 +233,7 @@ static bool commit(struct store *store, size_t *count)
 {
     bool begun, good = false;
     struct store_rider *rider = NULL;
+    *count = 0;
     int rc = atomic_load(&store->damaged) ? SQLITE_CORRUPT : SQLITE_OK;
     if (!has_failed(rc))
         rc = apply_group(store, false, count, &begun);

@@ -288,6 +288,10 @@ static void what_may_not_be_written_is_refused(void **state)
     "CREATE TABLE attempt (delivery INTEGER NOT NULL, number INTEGER NOT NULL,"                 \
     " at_ms INTEGER NOT NULL, reason TEXT NOT NULL, PRIMARY KEY (delivery, number)) WITHOUT "   \
     "ROWID;"
+#define VERSION_3                                                                    \
+    "CREATE TABLE ledger (number INTEGER PRIMARY KEY, entries INTEGER NOT NULL,"     \
+    " until_ms INTEGER NOT NULL, position INTEGER NOT NULL, bytes INTEGER NOT NULL," \
+    " dropped INTEGER NOT NULL, sheets BLOB NOT NULL);"
 #define LETTER "INSERT INTO delivery (number, service, target, state, created_ms, attempts, due_ms"
 #define RECORD "x'0101056162632d3102046d2f746f03027879'"
 
@@ -301,6 +305,9 @@ static void an_old_schema_comes_up_to_date(void **state)
         VERSION_1 VERSION_2 LETTER
         ", record) VALUES (7, 'file', 'out', 0, 1790000000000, 2, 1790000001000, " RECORD ");"
         "INSERT INTO attempt VALUES (7, 2, 1790000000500, 'refused'); PRAGMA user_version = 2",
+        VERSION_1 VERSION_2 VERSION_3 LETTER
+        ", record) VALUES (7, 'file', 'out', 0, 1790000000000, 2, 1790000001000, " RECORD ");"
+        "INSERT INTO ledger VALUES (1, 0, 1790000000000, 0, 3, 0, x'00'); PRAGMA user_version = 3",
     };
     for (size_t i = 0; i < ROWS(versions); i++) {
         struct temporary t;
