@@ -5,18 +5,15 @@
 
 #include "daemon/daemon.h"
 
+#include "admin/conservation.h"
+#include "admin/report.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/map.h"
-#include "broker/broker.h"
 #include "daemon/notify.h"
-#include "daemon/setup.h"
-#include "daemon/shard.h"
-#include "delivery/keep.h"
-#include "store/store.h"
+#include "daemon/state.h"
 
 #include <errno.h>
-#include <inttypes.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -26,26 +23,6 @@
 
 #define STORE_CLOSE_MS 5000 /* for a last commit */
 
-struct daemon {
-    const char *path;
-    struct identity identity;
-    struct setup setup;    /* its services and engines are in use elsewhere */
-    struct broker *broker; /* NULL: there is none */
-    struct store *store;   /* the same */
-    struct keeper *keeper;
-    struct ledger *ledger;
-    struct links *links;
-    pthread_rwlock_t links_lock; /* held to read by those who publish: a worker that was given up on
-                                  * may still be at it when the links go */
-    struct shard **shards;
-    size_t shard_count;
-    sigset_t signals;
-
-    /* Deliveries held for a lost connection are forgotten in whichever services are current. */
-    pthread_mutex_t services_lock;
-    struct services *services;
-};
-
 /* ---- What links call, on their threads ---- */
 
 static void on_messages(void *context, struct message *first, size_t n)
@@ -53,6 +30,7 @@ static void on_messages(void *context, struct message *first, size_t n)
     struct daemon *daemon = context;
     (void)n;
     struct message *chain_first = first, *chain_last = NULL;
+    size_t count = 0;
     struct shard *chain_shard = NULL;
     for (struct message *m = first, *next; m; m = next) {
         next = m->next;
@@ -60,14 +38,16 @@ static void on_messages(void *context, struct message *first, size_t n)
         if (daemon->shard_count > 1)
             shard = daemon->shards[map_hash(m->topic, m->topic_len) % daemon->shard_count];
         if (chain_shard && shard != chain_shard) {
-            shard_push(chain_shard, chain_first, chain_last);
+            shard_push(chain_shard, chain_first, chain_last, count);
             chain_first = m;
+            count = 0;
         }
         chain_shard = shard;
         chain_last = m;
+        count++;
     }
     if (chain_shard)
-        shard_push(chain_shard, chain_first, chain_last);
+        shard_push(chain_shard, chain_first, chain_last, count);
 }
 
 static void on_lost(void *context, const char *link, uint64_t generation)
@@ -329,75 +309,12 @@ static void reload(struct daemon *daemon)
 
 /* ---- Counters ---- */
 
-static void log_broker_counters(struct broker *broker)
+static void log_counters(struct daemon *daemon)
 {
-    struct broker_stats b = { 0 };
-    broker_stats(broker, &b);
-    log_info("broker clients=%" PRIu64 " sessions=%" PRIu64 " connections=%" PRIu64
-             " refused=%" PRIu64 " received=%" PRIu64 " bytes_received=%" PRIu64 " sent=%" PRIu64
-             " bytes_sent=%" PRIu64 " publish_received=%" PRIu64 " publish_sent=%" PRIu64
-             " publish_dropped=%" PRIu64 " packets_refused=%" PRIu64,
-             b.clients_connected, b.clients_total, b.connections, b.connections_refused,
-             b.messages_received, b.bytes_received, b.messages_sent, b.bytes_sent,
-             b.publish_received, b.publish_sent, b.publish_dropped, b.packets_refused);
-    log_info("broker subscriptions=%" PRIu64 " shared=%" PRIu64 " retained=%" PRIu64
-             " stored=%" PRIu64 " stored_bytes=%" PRIu64,
-             b.subscriptions, b.shared_subscriptions, b.retained, b.stored, b.stored_bytes);
-}
-
-static void log_counters(const struct daemon *daemon)
-{
-    struct engine_stats e = { 0 };
-    for (size_t i = 0; i < daemon->shard_count; i++)
-        shard_add_stats(daemon->shards[i], &e);
-    log_info("router messages=%" PRIu64 " unmatched=%" PRIu64 " deliveries=%" PRIu64
-             " not_decoded=%" PRIu64 " when_false=%" PRIu64 " errors=%" PRIu64
-             " missing_fields=%" PRIu64 " no_target=%" PRIu64,
-             e.messages, e.unmatched, e.deliveries, e.verdicts[VERDICT_NOT_DECODED],
-             e.verdicts[VERDICT_WHEN_FALSE], e.verdicts[VERDICT_ERROR], e.missing_fields,
-             e.no_target);
-    const char *name;
-    if (daemon->store) {
-        struct store_stats st;
-        store_stats(daemon->store, &st);
-        log_info("store changes=%" PRIu64 " commits=%" PRIu64 " failures=%" PRIu64
-                 " set_apart=%" PRIu64 " waiting=%" PRIu64 " in_trouble=%d bytes=%" PRId64
-                 " dead_letters=%" PRIu64,
-                 st.tasks, st.commits, st.failures, st.set_apart, st.waiting, st.in_trouble,
-                 st.bytes, keeper_dead(daemon->keeper));
-        struct ledger_stats le;
-        ledger_stats(daemon->ledger, &le);
-        log_info("ledger entries=%" PRIu64 " events=%" PRIu64 " dropped=%" PRIu64
-                 " waiting_bytes=%" PRIu64 " bytes=%" PRIu64,
-                 le.entries, le.events, le.dropped, le.waiting, le.bytes);
-    }
-    if (daemon->broker)
-        log_broker_counters(daemon->broker);
-    for (size_t i = 0; (name = links_name_at(daemon->links, i)); i++) {
-        struct link_stats l = { 0 };
-        links_stats(daemon->links, name, &l);
-        log_info("link %s connected=%d received=%" PRIu64 " bytes=%" PRIu64 " published=%" PRIu64
-                 " publish_failed=%" PRIu64 " connects=%" PRIu64 " loops_stopped=%" PRIu64
-                 " dropped=%" PRIu64 " untaken=%" PRIu64,
-                 name, l.connected, l.received, l.received_bytes, l.published, l.publish_failed,
-                 l.connects, l.loops_stopped, l.dropped, l.untaken);
-    }
-    for (size_t i = 0; (name = services_name_at(daemon->services, i)); i++) {
-        const struct target *target;
-        for (size_t j = 0; (target = services_target_at(daemon->services, name, strlen(name), j));
-             j++) {
-            struct target_stats t = { 0 };
-            services_target_stats(target, &t);
-            log_info("target %s:%s created=%" PRIu64 " sent=%" PRIu64 " retried=%" PRIu64
-                     " rejected=%" PRIu64 " given_up=%" PRIu64 " dropped=%" PRIu64
-                     " forgotten=%" PRIu64 " moved_in=%" PRIu64 " moved_out=%" PRIu64
-                     " waiting=%" PRIu64 " retrying=%" PRIu64 " held=%" PRIu64 " spilled=%" PRIu64
-                     " bytes=%" PRIu64 " breaker=%s opened=%" PRIu64,
-                     name, target->name, t.created, t.sent, t.retried, t.rejected, t.given_up,
-                     t.dropped, t.forgotten, t.moved_in, t.moved_out, t.waiting, t.retrying, t.held,
-                     t.spilled, t.bytes, breaker_state_name(t.breaker), t.opened);
-        }
-    }
+    struct observation seen = OBSERVATION_INIT;
+    observe(daemon, &seen);
+    observation_log(&seen);
+    observation_release(&seen);
 }
 
 /* ---- Life ---- */
@@ -431,8 +348,24 @@ static void *end_at_once(void *context)
     return NULL;
 }
 
-/* From the beginning of the flow to its end. Returns the number of deliveries left undone. */
-static size_t stop(struct daemon *daemon)
+/* Everything has come to an end, so that all must add up. Returns whether it does. */
+static bool check_accounts(struct daemon *daemon)
+{
+    struct observation seen = OBSERVATION_INIT;
+    struct buf why = BUF_INIT(4096);
+    observe(daemon, &seen);
+    bool good = conservation_compare(&seen, &why) == 0 && seen.routing.waiting == 0;
+    if (!good)
+        log_error("the accounts are wrong at the end: %s",
+                  why.len > 0 ? buf_str(&why) : "messages are still waiting");
+    buf_release(&why);
+    observation_release(&seen);
+    return good;
+}
+
+/* From the beginning of the flow to its end. Returns the number of deliveries left undone, and whether all messages and
+ * deliveries are accounted for. */
+static size_t stop(struct daemon *daemon, bool *accounted)
 {
     notify_systemd("STOPPING=1");
     pthread_t watch;
@@ -446,7 +379,7 @@ static size_t stop(struct daemon *daemon)
     int64_t stop_by_ms = clock_mono_ms() + daemon->setup.settings.drain.ms;
     size_t unrouted = 0;
     for (size_t i = 0; i < daemon->shard_count; i++)
-        unrouted += shard_free(daemon->shards[i], stop_by_ms);
+        unrouted += shard_free(daemon->shards[i], stop_by_ms, &daemon->routed);
     daemon->shard_count = 0;
     free(daemon->shards);
     if (unrouted > 0)
@@ -460,6 +393,7 @@ static size_t stop(struct daemon *daemon)
     size_t undone = services_free(services, left_ms > 0 ? left_ms : 0);
     daemon->setup.services = NULL;
     undone += close_store(daemon);
+    *accounted = !daemon->links || check_accounts(daemon);
     bool done = end_links(daemon);
     if (daemon->broker)
         broker_stop(daemon->broker);
@@ -494,7 +428,8 @@ int daemon_run(const char *config_path)
         log_counters(&daemon);
         status = 0;
     }
-    size_t undone = stop(&daemon);
+    bool accounted;
+    size_t undone = stop(&daemon, &accounted);
     if (undone > 0) {
         log_error("ended with %zu deliveries undone", undone);
         status = 2;
@@ -502,5 +437,9 @@ int daemon_run(const char *config_path)
         log_info("ended");
     }
     identity_release(&daemon.identity);
+#ifdef TOCSIN_FAULTS
+    if (!accounted)
+        status = 3; /* so every test is one of the accounts, too */
+#endif
     return status;
 }

@@ -31,7 +31,7 @@ struct shard {
     struct message *first, *last;
     struct engine *next_engine;
     struct log_trouble *next_troubles;
-    struct engine_stats stats; /* copied now and then from `engine` */
+    struct routing_stats stats; /* the engine's are copied after each batch */
 
     /* The thread's own. */
     struct engine *engine;
@@ -41,6 +41,7 @@ struct shard {
     struct log_trouble no_target;
     struct log_trouble no_memory;
     uint64_t out_of_memory;
+    size_t in_hand; /* messages in the batch at hand */
 };
 
 /* One for each kind of trouble of each route. NULL when there is no memory. */
@@ -138,7 +139,8 @@ static void settle(struct message *first)
 static struct message *take_batch(struct shard *shard)
 {
     struct message *batch = shard->first, *last = batch;
-    for (size_t n = 1; last && last->next && n < BATCH_MESSAGES; n++)
+    shard->in_hand = batch ? 1 : 0;
+    for (; last && last->next && shard->in_hand < BATCH_MESSAGES; shard->in_hand++)
         last = last->next;
     shard->first = last ? last->next : NULL;
     if (!shard->first)
@@ -185,8 +187,10 @@ static void note_stats(struct shard *shard)
     struct engine_stats now;
     engine_stats(shard->engine, &now);
     look_at_memory(shard, &now);
-    shard->stats = shard->before;
-    stats_add(&shard->stats, &now);
+    shard->stats.engine = shard->before;
+    stats_add(&shard->stats.engine, &now);
+    shard->stats.waiting -= shard->in_hand;
+    shard->in_hand = 0;
 }
 
 /* Puts the engine that waits, with its troubles, in the place of the present one. Under the lock. */
@@ -198,7 +202,7 @@ static void swap_engine(struct shard *shard)
     shard->next_troubles = shard->troubles;
     shard->engine = engine;
     shard->troubles = troubles;
-    shard->before = shard->stats;
+    shard->before = shard->stats.engine;
     shard->out_of_memory = 0;
     shard->swap = false;
     pthread_cond_signal(&shard->changed);
@@ -243,10 +247,12 @@ int shard_start(struct shard *shard)
     return -rc;
 }
 
-void shard_push(struct shard *shard, struct message *first, struct message *last)
+void shard_push(struct shard *shard, struct message *first, struct message *last, size_t n)
 {
     last->next = NULL;
     pthread_mutex_lock(&shard->lock);
+    shard->stats.received += n;
+    shard->stats.waiting += n;
     if (shard->last)
         shard->last->next = first;
     else
@@ -276,14 +282,17 @@ void shard_set_engine(struct shard *shard, struct engine *engine)
     engine_free(old);
 }
 
-void shard_add_stats(struct shard *shard, struct engine_stats *sum)
+void shard_add_stats(struct shard *shard, struct routing_stats *sum)
 {
     pthread_mutex_lock(&shard->lock);
-    stats_add(sum, &shard->stats);
+    sum->received += shard->stats.received;
+    sum->refused += shard->stats.refused;
+    sum->waiting += shard->stats.waiting;
+    stats_add(&sum->engine, &shard->stats.engine);
     pthread_mutex_unlock(&shard->lock);
 }
 
-size_t shard_free(struct shard *shard, int64_t stop_by_ms)
+size_t shard_free(struct shard *shard, int64_t stop_by_ms, struct routing_stats *last)
 {
     if (!shard)
         return 0;
@@ -300,6 +309,9 @@ size_t shard_free(struct shard *shard, int64_t stop_by_ms)
         message_refuse(m);
         left++;
     }
+    shard->stats.refused += left;
+    shard->stats.waiting -= left;
+    shard_add_stats(shard, last);
     settle(shard->first);
     engine_free(shard->engine);
     scribe_free(shard->scribe);

@@ -10,6 +10,7 @@
 
 #include "router/engine.h"
 #include "router/message.h"
+#include "router/routing_stats.h"
 
 struct shard;
 struct ledger;
@@ -20,9 +21,9 @@ struct shard *shard_new(struct engine *engine, struct ledger *ledger);
 /* Starts the thread. Returns 0 or a negative errno value. */
 int shard_start(struct shard *shard);
 
-/* Hands over a list of messages, linked by `next`, with their references. Any thread; never blocks for
+/* Hands over a list of `n` messages, linked by `next`, with their references. Any thread; never blocks for
  * long: links bound what is under way. */
-void shard_push(struct shard *shard, struct message *first, struct message *last);
+void shard_push(struct shard *shard, struct message *first, struct message *last, size_t n);
 
 /* Goes on with another engine from the next batch on, and waits for that; the old one is freed. Main
  * thread. */
@@ -30,12 +31,12 @@ void shard_set_engine(struct shard *shard, struct engine *engine);
 
 /*
  * Routes what has been pushed, but begins nothing more from `stop_by_ms` (monotonic clock) on; then ends the
- * thread and frees. Returns how many messages were not routed: they are refused, so that links do not acknowledge them. NULL is
- * allowed.
+ * thread and frees. Returns how many messages were not routed: they are refused, so that links do not acknowledge them. Adds
+ * its last counters to `last`. NULL is allowed.
  */
-size_t shard_free(struct shard *shard, int64_t stop_by_ms);
+size_t shard_free(struct shard *shard, int64_t stop_by_ms, struct routing_stats *last);
 
-/* Adds the engine's counters, of all engines that it has had, as of a moment ago. Any thread. */
-void shard_add_stats(struct shard *shard, struct engine_stats *sum);
+/* Adds its counters. Any thread. */
+void shard_add_stats(struct shard *shard, struct routing_stats *sum);
 
 #endif

@@ -238,7 +238,15 @@ static bool note_full(struct service_target *t, enum queue_place place, int64_t 
     return place != QUEUE_PLACED && log_trouble_due(&t->full, now_ms);
 }
 
-void service_submit(struct service *service, struct delivery *first, int64_t now_ms)
+static void count_origin(struct target_flow *flow, enum origin origin)
+{
+    flow->created += origin == ORIGIN_ROUTE;
+    flow->taken_over += origin == ORIGIN_OLD;
+    flow->revived += origin == ORIGIN_DEAD;
+}
+
+void service_submit(struct service *service, struct delivery *first, enum origin origin,
+                    int64_t now_ms)
 {
     struct delivery *dropped = NULL;
     const struct service_target *full = NULL;
@@ -250,6 +258,7 @@ void service_submit(struct service *service, struct delivery *first, int64_t now
         first = d->next;
         struct service_target *t = service_target_of(d);
         size_t worker;
+        count_origin(&t->flow, origin);
         if (spill_is_needed(t, d)) {
             if (log_trouble_due(&t->full, now_ms))
                 full = t;

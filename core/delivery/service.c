@@ -468,6 +468,7 @@ static int find_plugin(struct service *s, struct conf_errors *errors)
 
 static void service_free(struct service *s)
 {
+    balance_remove(s);
     queue_free(s->queue); /* before the targets, which its deliveries name */
     for (size_t i = 0; i < s->target_count; i++)
         target_free(s->targets[i]);
@@ -513,6 +514,7 @@ int service_new(struct conf *conf, const struct conf_node *group, const struct s
         service_free(s);
         return rc;
     }
+    balance_add(s);
     *out = s;
     return 0;
 }

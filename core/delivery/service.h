@@ -68,6 +68,13 @@ struct target_core {
     const struct tocsin_node *breaker;
 };
 
+/* Ways of deliveries into a target and out of it that its queue does not count: see struct target_stats. With the lock, in
+ * one go with what moves them. */
+struct target_flow {
+    uint64_t created, restored, revived, taken_over;
+    uint64_t forgotten, refused, handed_over, unreadable, removed, left;
+};
+
 struct service_target {
     struct target target; /* its owner is this */
     struct service *service;
@@ -79,6 +86,7 @@ struct service_target {
 
     /* Under the lock. */
     struct log_trouble failing, rejecting, giving_up, full;
+    struct target_flow flow;
 
     /* What is on disk only, since the queue is full: deliveries with a number above `spill_after`, up to
      * `spill_last` (spill.c). */
@@ -89,6 +97,7 @@ struct service_target {
 };
 
 struct service {
+    struct service *next, *prev; /* of all that there are (balance.c) */
     atomic_uint refs;
     struct conf *conf; /* what all configuration points into */
     const struct conf_node *group;
@@ -182,9 +191,17 @@ void service_settle(struct service *service, struct delivery *const *batch,
 
 /* Tells the log of breakers that have changed their state, if some have. With the lock. */
 void service_tell_news(struct service *service);
+/* Where deliveries come from. */
+enum origin {
+    ORIGIN_ROUTE,
+    ORIGIN_OLD,  /* the target of the configuration before, which counts them as handed over */
+    ORIGIN_DEAD, /* dead letters, which are to be tried again */
+    ORIGIN_DISK, /* they have been counted */
+};
 
 /* Submits a list of its own deliveries. Without the lock. */
-void service_submit(struct service *service, struct delivery *first, int64_t now_ms);
+void service_submit(struct service *service, struct delivery *first, enum origin origin,
+                    int64_t now_ms);
 
 /* ---- note.c ---- */
 
@@ -221,6 +238,15 @@ void spill_hand_on(struct service_target *from, struct service_target *to);
 
 /* Deliveries on disk only. With the lock. */
 size_t spill_count(const struct service *service);
+
+/* ---- balance.c ---- */
+
+/* From here to its end the service counts in services_sum(); what is in it at its end is `left`. Without a lock. */
+void balance_add(struct service *service);
+void balance_remove(struct service *service);
+
+/* With the lock. */
+void balance_target(const struct service_target *target, struct target_stats *out);
 
 /* ---- host.c ---- */
 

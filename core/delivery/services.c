@@ -179,11 +179,13 @@ static size_t hand_on(struct service *s, const struct services *successor)
             continue;
         pthread_mutex_lock(&s->lock);
         struct delivery *list = queue_empty(t->queue);
-        pthread_mutex_unlock(&s->lock);
-        for (struct delivery *d = list; d; d = d->next)
+        for (struct delivery *d = list; d; d = d->next) {
             d->target = &heir->target;
+            t->flow.handed_over++;
+        }
+        pthread_mutex_unlock(&s->lock);
         if (list)
-            service_submit(to, list, clock_mono_ms());
+            service_submit(to, list, ORIGIN_OLD, clock_mono_ms());
         spill_hand_on(t, heir);
     }
     pthread_mutex_lock(&s->lock);
@@ -378,6 +380,8 @@ static void keep_rest(struct service *s)
         while (list) {
             struct delivery *d = list;
             list = d->next;
+            s->targets[i]->flow.forgotten += d->holding;
+            s->targets[i]->flow.left += !d->holding;
             if (d->holding) {
                 ledger_note_one(s->host->ledger, LEDGER_FORGOTTEN, d, "the program ended");
                 keep_end(s->host->keeper, d);
@@ -466,7 +470,7 @@ void services_submit(struct delivery *first)
             first = d->next;
             delivery_list_append(service_target_of(d)->service == s ? &ours : &others, d);
         }
-        service_submit(s, ours.first, now_ms);
+        service_submit(s, ours.first, ORIGIN_ROUTE, now_ms);
         first = others.first;
     }
 }
@@ -531,9 +535,6 @@ void services_target_stats(const struct target *target, struct target_stats *out
 {
     const struct service_target *t = target->owner;
     pthread_mutex_lock(&t->service->lock);
-    queue_target_stats(t->queue, out);
-    out->created += t->spilled;
-    out->waiting += t->spilled;
-    out->spilled = t->spilled;
+    balance_target(t, out);
     pthread_mutex_unlock(&t->service->lock);
 }

@@ -123,21 +123,32 @@ void services_reopen(struct services *services);
 int services_send_once(struct delivery *delivery, struct tocsin_delivery *out);
 
 /*
- * Counters of one target since it was made; gauges have no history. At any moment,
- *
- *   created + moved_in = sent + rejected + given_up + dropped + forgotten + moved_out + waiting
- *
- * and what was moved out of one target was moved into another.
+ * Counters of one target since it was made; gauges have no history. Every delivery is accounted for (balance.c): what
+ * came in, by one of five ways, is what went out, by one of many, and what waits. What was moved out of one target was
+ * moved into another, and what was handed over was taken over.
  */
 struct target_stats {
-    uint64_t created; /* deliveries that were made for it, or found on disk */
-    uint64_t sent, rejected, given_up;
-    uint64_t dropped;   /* QoS 0, and the queue was full */
+    /* In. */
+    uint64_t created;    /* made by routes */
+    uint64_t restored;   /* found on disk at the start */
+    uint64_t revived;    /* dead letters that a person wanted tried again */
+    uint64_t taken_over; /* from the target of the configuration before, at a reload */
+    uint64_t moved_in;   /* from a target that came before this one in a route's first_of */
+
+    /* Out. */
+    uint64_t sent;
+    uint64_t rejected, given_up; /* dead letters */
+    uint64_t dropped;            /* the queue was full, and the message of QoS 0 */
     uint64_t forgotten; /* held, and its broker sends the message again (services_forget_held()) */
-    uint64_t moved_in;  /* from a target that came before this one in a route's first_of */
-    uint64_t moved_out; /* to the next one */
-    uint64_t retried;   /* attempts in vain, of deliveries that are tried again */
-    uint64_t opened;    /* how often the breaker was opened while it was closed */
+    uint64_t refused;   /* there was no memory: it is sent again, too; of QoS 0 it is lost */
+    uint64_t moved_out; /* to the next one of the first_of */
+    uint64_t handed_over; /* to the target of the next configuration */
+    uint64_t unreadable;  /* stays on disk */
+    uint64_t removed;     /* from the disk, by somebody else */
+    uint64_t left;        /* there at the end: on disk for the next start, or undone */
+
+    uint64_t retried; /* attempts in vain, of deliveries that are tried again */
+    uint64_t opened;  /* how often the breaker was opened while it was closed */
 
     /* Gauges. */
     uint64_t
@@ -147,8 +158,20 @@ struct target_stats {
     uint64_t spilled;  /* of these, on disk only, and not in `bytes` */
     uint64_t bytes;
     enum breaker_state breaker;
+    bool failing; /* the last attempts were in vain */
 };
 void services_target_stats(const struct target *target, struct target_stats *out);
+
+/* What came in less what went out and what is here: 0, unless a delivery was lost or made twice. */
+int64_t target_stats_difference(const struct target_stats *stats);
+
+/* Sums over all targets that there are and ever were in this program, those of earlier configurations included. Any
+ * thread. For each target that does not add up right now, `unbalanced` (which may be NULL) is called with a lock: it must
+ * be quick. */
+void services_sum(struct target_stats *sum,
+                  void (*unbalanced)(void *context, const struct target *target,
+                                     const struct target_stats *stats),
+                  void *context);
 
 /* The core's options for each service and target, for help and the sample (beside the plugin's). */
 extern const struct tocsin_option service_core_options[];

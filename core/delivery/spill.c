@@ -34,6 +34,8 @@ void spill(struct service_target *t, struct delivery *d)
             t->spill_after = d->number - 1;
         t->spill_last = d->number;
         t->spilled++;
+    } else {
+        t->flow.refused++;
     }
     delivery_free(d); /* the store has borrowed it until it is written */
 }
@@ -70,8 +72,32 @@ static void loaded_revived(struct keep_load *load)
     if (load->rows > 0)
         log_info("%s: to be tried again target=%s: %zu deliveries", s->name,
                  loading->target->target.name, load->rows);
-    service_submit(s, load->first, clock_mono_ms());
+    service_submit(s, load->first, ORIGIN_DEAD, clock_mono_ms());
     loading_free(loading);
+}
+
+static size_t list_length(const struct delivery *list)
+{
+    size_t n = 0;
+    for (; list; list = list->next)
+        n++;
+    return n;
+}
+
+/* Counts what has been read from the disk as no longer on disk only. With the lock, and before any of it is in the
+ * queue. */
+static void note_loaded(struct service_target *t, const struct keep_load *load)
+{
+    size_t before = t->spilled;
+    t->spill_after = load->last;
+    t->spilled = load->rows > 0 && load->rows < before ? before - load->rows : 0;
+    t->flow.unreadable += load->rows - list_length(load->first);
+    /* Others may have taken some away, or added some. */
+    uint64_t gone = before - t->spilled;
+    if (gone > load->rows)
+        t->flow.removed += gone - load->rows;
+    else
+        t->flow.restored += load->rows - gone;
 }
 
 /* Gives a place to each: what was loaded is on disk, so it cannot hold its message. With the lock. */
@@ -101,10 +127,9 @@ static void loaded(struct keep_load *load)
     pthread_mutex_lock(&s->lock);
     t->loading = false;
     if (!t->heired) {
+        note_loaded(t, load);
         take_in(t, list);
         list = NULL;
-        t->spill_after = load->last;
-        t->spilled = load->rows > 0 && load->rows < t->spilled ? t->spilled - load->rows : 0;
         spill_load(t);
     }
     pthread_mutex_unlock(&s->lock);
@@ -161,9 +186,8 @@ static int load_first(struct service_target *t)
     const struct keep_load *load = &loading->load;
     int rc = keep_load_now(&loading->load);
     if (rc == 0) {
-        t->spill_after = load->last;
-        t->spilled = load->rows > 0 && load->rows < t->spilled ? t->spilled - load->rows : 0;
-        service_submit(t->service, load->first, clock_mono_ms());
+        note_loaded(t, load);
+        service_submit(t->service, load->first, ORIGIN_DISK, clock_mono_ms());
     }
     loading_free(loading);
     return rc;
@@ -177,6 +201,7 @@ int spill_restore(struct service_target *t, uint64_t *found)
         return rc;
     *found += count;
     t->spilled = (size_t)count;
+    t->flow.restored += count;
     const size_t before = queue_count(t->service->queue);
     /* Where nothing waits, nothing is done that would load more: so what cannot be read must not be all. */
     while (rc == 0 && t->spilled > 0 && queue_count(t->service->queue) == before)
@@ -204,6 +229,7 @@ void spill_hand_on(struct service_target *from, struct service_target *to)
     uint64_t after = from->spill_after, last = from->spill_last;
     from->heired = true;
     from->spilled = 0;
+    from->flow.handed_over += spilled;
     pthread_mutex_unlock(&from->service->lock);
     if (spilled == 0)
         return;
@@ -213,6 +239,7 @@ void spill_hand_on(struct service_target *from, struct service_target *to)
     if (last > to->spill_last)
         to->spill_last = last;
     to->spilled += spilled;
+    to->flow.taken_over += spilled;
     spill_load(to);
     pthread_mutex_unlock(&to->service->lock);
 }

@@ -26,7 +26,7 @@ struct embedded {
     const char *status;
     const struct links_handler *handler;
     atomic_bool open; /* for publications */
-    atomic_uint_fast64_t published, failed, loops_stopped;
+    atomic_uint_fast64_t received, published, failed, loops_stopped;
     pthread_mutex_t lock; /* of what follows */
     struct log_trouble loop_trouble;
 
@@ -127,6 +127,7 @@ static void on_messages(void *context, struct tap_message *first, size_t n)
         }
     }
     properties_release(&in);
+    atomic_fetch_add_explicit(&link->received, count, memory_order_relaxed);
     if (count > 0)
         link->handler->messages(link->handler->context, list, count);
 }
@@ -369,7 +370,7 @@ void embedded_stats(const struct embedded *link, struct link_stats *out)
     broker_tap_stats(link->tap, &tap);
     bool open = atomic_load(&link->open);
     *out = (struct link_stats){
-        .received = tap.received,
+        .received = atomic_load(&link->received),
         .received_bytes = tap.received_bytes,
         .published = atomic_load(&link->published),
         .publish_failed = atomic_load(&link->failed),

@@ -94,7 +94,8 @@ void links_publish(void *context, const char *link, struct tocsin_publication *c
 bool links_await_ready(struct links *links, int64_t timeout_ms);
 
 struct link_stats {
-    uint64_t received, received_bytes, published, publish_failed, connects, loops_stopped;
+    uint64_t received; /* handed on */
+    uint64_t received_bytes, published, publish_failed, connects, loops_stopped;
     uint64_t subscriptions_refused; /* by the broker */
     uint64_t dropped;               /* of QoS 0, because too much was untaken; embedded link only */
     uint64_t untaken;               /* gauge: handed on, not taken over yet */
