@@ -27,8 +27,11 @@ static int on_line(void *context, int columns, char **values, char **names)
 {
     (void)names;
     struct buf *found = context;
-    if (columns > 0 && values[0] && strcmp(values[0], "ok") != 0 && found->len < FOUND_MOST)
-        buf_addf(found, "%s%s", found->len ? "; " : "", values[0]);
+    const char *line = columns > 0 && values[0] ? values[0] : "ok";
+    if (strncmp(line, "*** ", 4) == 0) /* a heading of the first one */
+        line += strcspn(line, "\n") + (strchr(line, '\n') != NULL);
+    if (strcmp(line, "ok") != 0 && found->len < FOUND_MOST)
+        buf_addf(found, "%s%s", found->len ? "; " : "", line);
     return 0;
 }
 

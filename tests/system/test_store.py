@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import sqlite3
+import subprocess
 import sys
 
 import pytest
@@ -135,6 +136,54 @@ def test_a_damaged_file_is_not_started_with(daemon):
     d.start(wait=False)
     assert d.process.wait(60) == 1
     assert b"is damaged" in d.said() and b"tocsin store rescue" in d.said()
+
+
+def store(build, *args):
+    return subprocess.run([build / "tocsin", "store", *map(str, args)], capture_output=True, text=True)
+
+
+def test_what_is_left_of_a_damaged_file_is_rescued_and_delivered(daemon, publishers, build):
+    d = daemon()
+    d.set_mood("fails")
+    d.start()
+    clients = publishers(d.port, 1, 2, pad=300)
+    until(lambda: all(len(c.acked) > 100 for c in clients), "acknowledgements")
+    assert "end it" in store(build, "rescue", d.database).stderr  # not while it runs
+    assert store(build, "check", d.database).returncode == 0
+    for c in clients:
+        c.finish()
+        c.done.set()
+    d.kill()
+    with contextlib.closing(sqlite3.connect(d.database)) as db:
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        root = db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'delivery'").fetchone()[0]
+    damaged = bytearray(d.database.read_bytes())
+    damaged[(root - 1) * 4096:root * 4096] = b"Z" * 4096  # what leads to all deliveries
+    d.database.write_bytes(damaged)
+
+    d.set_mood("works")
+    d.start(wait=False)
+    assert d.process.wait(60) == 1
+    assert b"tocsin store rescue" in d.said()
+    checked = store(build, "check", d.database)
+    assert checked.returncode == 1 and "is damaged" in checked.stderr
+    rescued = store(build, "rescue", d.database)
+    assert rescued.returncode == 0, rescued.stderr
+    assert "delivery: " in rescued.stdout and "could not be read" in rescued.stdout
+    assert d.database.with_name("tocsin.db.damaged").read_bytes() == damaged
+    assert store(build, "check", d.database).stdout.endswith("whole\n")
+    assert "already" in store(build, "rescue", d.database).stderr  # the damaged one is not overwritten
+    d.start()
+    until(lambda: d.has_all(clients), "all deliveries")
+    assert d.stop() == 0
+    assert d.rows() == 0
+
+
+@pytest.mark.parametrize("args, says", [([], "store: "), (["mend"], "not check or rescue"), (["check", "/nowhere/db"], "No such file"),
+                                        (["check", "--to", "x"], "--to belongs to rescue")])
+def test_calls_of_store_that_make_no_sense(build, args, says):
+    done = store(build, *args)
+    assert done.returncode != 0 and says in done.stderr
 
 
 @pytest.mark.parametrize("seed", [1, 2])
