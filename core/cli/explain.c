@@ -124,6 +124,8 @@ static json_t *json_delivery(const struct delivery *d)
     if (json_array_size(rendered) > 0)
         json_object_set(json, "rendered", rendered);
     json_decref(rendered);
+    if (d->fallback)
+        json_object_set_new(json, "else", json_delivery(d->fallback));
     return json;
 }
 
@@ -145,6 +147,13 @@ static void add_lines(struct buf *out, const char *label, const char *text)
     buf_add_byte(out, '\n');
 }
 
+static void add_options(struct buf *out, const json_t *delivery)
+{
+    const json_t *rendered = json_object_get(delivery, "rendered");
+    for (size_t i = 0; i < json_array_size(rendered); i++)
+        add_lines(out, i == 0 ? "options" : "", json_string_value(json_array_get(rendered, i)));
+}
+
 static void add_delivery(struct buf *out, const json_t *delivery)
 {
     buf_addf(out, "    would go to %s:%s\n", text_of(delivery, "service"),
@@ -157,9 +166,12 @@ static void add_delivery(struct buf *out, const json_t *delivery)
     if (text_of(delivery, "title")[0])
         add_lines(out, "title", text_of(delivery, "title"));
     add_lines(out, "text", text_of(delivery, "text"));
-    const json_t *rendered = json_object_get(delivery, "rendered");
-    for (size_t i = 0; i < json_array_size(rendered); i++)
-        add_lines(out, i == 0 ? "options" : "", json_string_value(json_array_get(rendered, i)));
+    add_options(out, delivery);
+    while ((delivery = json_object_get(delivery, "else"))) {
+        buf_addf(out, "    or, where that fails, to %s:%s\n", text_of(delivery, "service"),
+                 text_of(delivery, "target"));
+        add_options(out, delivery);
+    }
 }
 
 /* A number as {name} would show it. */

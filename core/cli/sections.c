@@ -33,6 +33,8 @@ const struct cli_section cli_sections[] = {
     { "router", "router = { ... };", "what all routes share", router_options },
     { "route", "routes = ( { ... }, ... );", "which messages become which notifications",
       route_options },
+    { "first_of", "routes = ( { targets = ( { first_of = [ ... ]; } ); } );",
+      "a target with others to fall back to", first_of_options },
     { "service", "services = { NAME = { ... }; };",
       "a way to deliver, beside its plugin's own options", service_core_options },
     { "target", "services = { NAME = { targets = { NAME = { ... }; }; }; };",

@@ -22,6 +22,7 @@ void balance_target(const struct service_target *t, struct target_stats *out)
     out->restored = flow->restored;
     out->revived = flow->revived;
     out->taken_over = flow->taken_over;
+    out->moved_in += flow->moved_in;
     out->forgotten += flow->forgotten;
     out->refused = flow->refused;
     out->handed_over = flow->handed_over;

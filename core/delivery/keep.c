@@ -35,6 +35,7 @@ struct kept {
     bool inserted;  /* the writer's */
     bool was_tried; /* there are attempts on disk; set before the end */
     uint64_t number;
+    uint64_t replaces; /* the number of the one in whose place it is written; 0: of none */
     int64_t created_ms;
     size_t rendered_count;
     char *target; /* behind the service's name */
@@ -88,22 +89,35 @@ static int insert(struct store_task *task, struct store *store)
     return rc;
 }
 
-static int take_away(struct store_task *task, struct store *store)
+static int delete_row(struct store *store, uint64_t number, bool was_tried)
 {
-    struct kept *kept = CONTAINER_OF(task, struct kept, task);
     int rc = SQLITE_OK;
-    if (kept->was_tried) {
+    if (was_tried) {
         sqlite3_stmt *attempts = store_statement(store, "DELETE FROM attempt WHERE delivery = ?1");
         if (!attempts)
             return SQLITE_ERROR;
-        sqlite3_bind_int64(attempts, 1, (sqlite3_int64)kept->number);
+        sqlite3_bind_int64(attempts, 1, (sqlite3_int64)number);
         rc = store_step(attempts);
     }
     sqlite3_stmt *s = store_statement(store, "DELETE FROM delivery WHERE number = ?1");
     if (!s)
         return SQLITE_ERROR;
-    sqlite3_bind_int64(s, 1, (sqlite3_int64)kept->number);
+    sqlite3_bind_int64(s, 1, (sqlite3_int64)number);
     return rc == SQLITE_OK ? store_step(s) : rc;
+}
+
+static int take_away(struct store_task *task, struct store *store)
+{
+    struct kept *kept = CONTAINER_OF(task, struct kept, task);
+    return delete_row(store, kept->number, kept->was_tried);
+}
+
+/* Also when it is done already, and need not be written: the other one must go. */
+static int replace(struct store_task *task, struct store *store)
+{
+    struct kept *kept = CONTAINER_OF(task, struct kept, task);
+    int rc = is_needed(task) ? insert(task, store) : SQLITE_OK;
+    return rc == SQLITE_OK ? delete_row(store, kept->replaces, true) : rc;
 }
 
 static void taken_away(struct store_task *task, struct store *store)
@@ -239,6 +253,23 @@ void keep_end(struct keeper *keeper, struct delivery *d)
         delivery_borrow(d);
         post_end(kept);
     }
+}
+
+void keep_move(struct keeper *keeper, struct delivery *from, struct delivery *to)
+{
+    struct kept *old = from->kept;
+    keep_order(keeper, to);
+    struct kept *kept = old ? kept_new(keeper, to) : NULL;
+    if (!kept)
+        return;
+    enum kept_state before = leave_waiting(old, KEPT_ENDED);
+    atomic_store(&old->state, KEPT_ENDED);
+    kept->replaces = old->number;
+    kept->created_ms = clock_wall_ms();
+    kept->task = (struct store_task){ .apply = replace, .done = written };
+    atomic_init(&kept->state, before == KEPT_HOLDING ? KEPT_HOLDING : KEPT_WAITING);
+    delivery_borrow(to);
+    store_post(keeper->store, &kept->task);
 }
 
 /* Another attempt was in vain. */

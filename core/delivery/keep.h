@@ -37,6 +37,11 @@ void keep_retry(struct keeper *keeper, struct delivery *delivery, unsigned attem
 void keep_bury(struct keeper *keeper, struct delivery *delivery, unsigned attempts,
                const char *reason);
 
+/* It has failed, and `to` is tried in its place: puts that one on disk, with a new place in the order, if this one is there or
+ * on its way there, and takes this one away, in one go. It takes over the hold that this one has until it is written. When
+ * there is no memory for that, this one stays there, and is tried again after a restart. */
+void keep_move(struct keeper *keeper, struct delivery *from, struct delivery *to);
+
 /* It is done: sent, or forgotten. */
 void keep_end(struct keeper *keeper, struct delivery *delivery);
 

@@ -20,6 +20,8 @@ static enum ledger_event event_of(enum queue_fate fate)
         return LEDGER_GIVEN_UP;
     case QUEUE_FORGOTTEN:
         return LEDGER_FORGOTTEN;
+    case QUEUE_MOVING:
+        return LEDGER_MOVED;
     case QUEUE_UNTRIED:
         break;
     }
@@ -33,7 +35,7 @@ void service_note(const struct service *service, struct delivery *const *batch,
     struct ledger_note notes[NOTES_AT_ONCE];
     size_t count = 0;
     for (size_t i = 0; service->host->ledger && i < n; i++) {
-        if (fates[i] == QUEUE_UNTRIED || (fates[i] == QUEUE_RETRYING) != in_queue)
+        if (fates[i] == QUEUE_UNTRIED || (fates[i] >= QUEUE_RETRYING) != in_queue)
             continue;
         notes[count++] = (struct ledger_note){
             .event = event_of(fates[i]),
@@ -41,6 +43,7 @@ void service_note(const struct service *service, struct delivery *const *batch,
             .attempt = results[i].attempt,
             .reason = results[i].reason,
             .receipt = results[i].receipt,
+            .target = fates[i] == QUEUE_MOVING ? batch[i]->fallback->address : NULL,
         };
         if (count == NOTES_AT_ONCE) {
             ledger_note(service->host->ledger, notes, count);

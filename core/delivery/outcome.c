@@ -22,6 +22,7 @@ enum note {
     NOTE_WORKS, /* and is over */
     NOTE_REJECTED,
     NOTE_GIVEN_UP,
+    NOTE_MOVES,
 };
 
 static enum note choose_note(struct service_target *t, enum queue_fate fate, int64_t now_ms)
@@ -43,6 +44,10 @@ static enum note choose_note(struct service_target *t, enum queue_fate fate, int
         if (log_trouble_due(&t->giving_up, now_ms))
             return NOTE_GIVEN_UP;
         break;
+    case QUEUE_MOVING:
+        if (log_trouble_due(&t->moving, now_ms))
+            return NOTE_MOVES;
+        break;
     case QUEUE_FORGOTTEN:
     case QUEUE_UNTRIED:
         return NOTE_NOTHING;
@@ -58,6 +63,7 @@ static void write_debug(const char *service, const struct delivery *d,
         [QUEUE_REJECTED] = "rejected",
         [QUEUE_GIVEN_UP] = "given up",
         [QUEUE_RETRYING] = "to be tried again",
+        [QUEUE_MOVING] = "to go on to its fallback",
     };
     log_debug("%s: delivery %s target=%s topic=%s id=%s attempt=%u%s%s%s%s", service, words[fate],
               r->target_name, d->view.topic, d->id, r->attempt, r->receipt[0] ? " receipt=" : "",
@@ -93,6 +99,10 @@ static void write_note(enum note note, const char *service, const struct deliver
     case NOTE_GIVEN_UP:
         log_error("%s: delivery given up target=%s topic=%s attempts=%u: %s", service, name,
                   d->view.topic, r->attempt, reason);
+        break;
+    case NOTE_MOVES:
+        log_warning("%s: delivery failed, goes on to %s target=%s topic=%s attempt=%u: %s", service,
+                    d->fallback->address, name, d->view.topic, r->attempt, reason);
         break;
     }
 }
@@ -202,7 +212,7 @@ void service_settle(struct service *service, struct delivery *const *batch,
         enum note note = choose_note(t, room->fates[i], now_ms);
         room->notes[i] = (uint8_t)note;
         /* In the queue again it is not ours any more: what is to be logged is borrowed. */
-        if (note != NOTE_NOTHING && room->fates[i] == QUEUE_RETRYING)
+        if (note != NOTE_NOTHING && room->fates[i] >= QUEUE_RETRYING)
             delivery_borrow(batch[i]);
         if (t->spilled > 0)
             spill_load(t);
@@ -212,8 +222,11 @@ void service_settle(struct service *service, struct delivery *const *batch,
     service_note(service, batch, results, n, room->fates, true);
     keep_retries(service, batch, results, n, room->fates, now_ms);
     give_places(service);
+    bool moving = queue_has_moving(service->queue);
     pthread_mutex_unlock(&service->lock);
 
+    if (moving)
+        service_move(service);
     service_note(service, batch, results, n, room->fates, false);
     for (size_t i = 0; i < n; i++) {
         enum queue_fate fate = room->fates[i];
@@ -235,7 +248,7 @@ void service_settle(struct service *service, struct delivery *const *batch,
 /* Whether it is time to say that a queue is full. With the lock. */
 static bool note_full(struct service_target *t, enum queue_place place, int64_t now_ms)
 {
-    return place != QUEUE_PLACED && log_trouble_due(&t->full, now_ms);
+    return (place == QUEUE_HELD || place == QUEUE_DROPPED) && log_trouble_due(&t->full, now_ms);
 }
 
 static void count_origin(struct target_flow *flow, enum origin origin)
@@ -262,7 +275,7 @@ void service_submit(struct service *service, struct delivery *first, enum origin
         if (spill_is_needed(t, d)) {
             if (log_trouble_due(&t->full, now_ms))
                 full = t;
-            spill(t, d);
+            spill(t, d, NULL);
             continue;
         }
         enum queue_place place = queue_submit(service->queue, t->queue, d, now_ms, &worker);
@@ -270,7 +283,7 @@ void service_submit(struct service *service, struct delivery *first, enum origin
             full = t;
             full_place = place;
         }
-        if (place == QUEUE_PLACED && service->host->keeper) {
+        if ((place == QUEUE_PLACED || place == QUEUE_PASSED) && service->host->keeper) {
             keep_order(service->host->keeper, d);
             if (d->message->qos > 0)
                 keep_put(service->host->keeper, d, true);
@@ -283,7 +296,11 @@ void service_submit(struct service *service, struct delivery *first, enum origin
         }
     }
     give_places(service);
+    bool moving = queue_has_moving(service->queue);
     pthread_mutex_unlock(&service->lock);
+
+    if (moving)
+        service_move(service);
 
     if (full)
         log_warning("%s: queue is full, %s target=%s", service->name,
@@ -298,4 +315,32 @@ void service_submit(struct service *service, struct delivery *first, enum origin
         delivery_free(dropped);
         dropped = next;
     }
+}
+
+void service_submit_moved(struct service_target *t, struct delivery *d, struct delivery *failed,
+                          int64_t now_ms)
+{
+    struct service *s = t->service;
+    struct keeper *keeper = s->host->keeper;
+    delivery_borrow(
+        d); /* the queue's; the other one is that of the delivery that it stood behind */
+    d->target = &t->target;
+    d->moved = true;
+    d->holding = failed->holding;
+    failed->holding = false;
+
+    pthread_mutex_lock(&s->lock);
+    if (spill_is_needed(t, d)) {
+        t->flow.moved_in++;
+        spill(t, d, failed);
+    } else {
+        size_t worker;
+        queue_submit(s->queue, t->queue, d, now_ms, &worker);
+        if (keeper)
+            keep_move(keeper, failed, d);
+        service_wake(s, worker);
+    }
+    give_places(s);
+    pthread_mutex_unlock(&s->lock);
+    delivery_free(failed);
 }

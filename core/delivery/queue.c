@@ -26,6 +26,10 @@ struct queue_target {
     struct queue_target *next_grantable;
     bool grantable; /* in the queue's list: there may be a place for a held one */
 
+    struct delivery_list moving; /* on their way to their fallbacks, out of all lists and counts */
+    struct queue_target *next_mover;
+    bool mover; /* in the queue's list: there may be some, or some that have to */
+
     int64_t parked_ms;  /* until then the plugin wants nothing for it */
     int64_t arrival_us; /* of the next delivery, by the rate limit */
     size_t flying;      /* with workers */
@@ -48,6 +52,7 @@ struct queue {
     struct queue_target *targets; /* the last one first */
     size_t target_count;
     struct queue_target *grantable;
+    struct queue_target *movers;
     bool news; /* some breaker's */
     struct worker_queue by_worker[];
 };
@@ -76,6 +81,13 @@ void queue_free(struct queue *queue)
             message_refuse(d->message); /* it never had a place */
         for (size_t i = 0; i < queue->workers; i++)
             stream_release(&t->streams[i]);
+        while (t->moving.first) {
+            struct delivery *d = t->moving.first;
+            t->moving.first = d->next;
+            if (d->holding)
+                message_refuse(d->message);
+            delivery_free(d);
+        }
         free(t);
     }
     free(queue);
@@ -250,6 +262,7 @@ static void leave(struct delivery *d)
     queue->by_worker[d->worker].count--;
     t->retrying -= d->retrying;
     d->retrying = false;
+    t->streams[d->worker].with_fallback -= d->fallback != NULL;
     if (d->holding) { /* delivery_free() drops the hold itself */
         unlink_held(t, d);
         return;
@@ -281,6 +294,80 @@ size_t queue_grant(struct queue *queue, struct queue_granted *out, size_t max)
     return n;
 }
 
+/* ---- On to the fallback ---- */
+
+/* Whether nothing may go but a probe that is on its way, so that what has a fallback does not wait. */
+static bool is_shut(const struct queue_target *t, int64_t now_ms)
+{
+    return t->breaker.state == BREAKER_HALF_OPEN ||
+           (t->breaker.state == BREAKER_OPEN && now_ms < t->breaker.until_ms);
+}
+
+static void make_mover(struct queue_target *t)
+{
+    if (t->mover)
+        return;
+    t->mover = true;
+    t->next_mover = t->queue->movers;
+    t->queue->movers = t;
+}
+
+/* It has left the queue already, or has not come in. */
+static void move(struct queue_target *t, struct delivery *d)
+{
+    delivery_list_append(&t->moving, d);
+    t->stats.moved_out++;
+    make_mover(t);
+}
+
+bool queue_has_moving(const struct queue *queue)
+{
+    return queue->movers;
+}
+
+static void move_waiting(struct queue_target *t)
+{
+    for (size_t i = 0; i < t->queue->workers; i++) {
+        struct stream *s = &t->streams[i];
+        if (s->flying > 0 || s->with_fallback == 0)
+            continue;
+        struct delivery_list list = stream_remove(s, STREAM_WITH_FALLBACK);
+        while (list.first) {
+            struct delivery *d = list.first;
+            list.first = d->next;
+            leave(d);
+            move(t, d);
+        }
+        relist_stream(&t->queue->by_worker[i], s);
+    }
+}
+
+struct delivery *queue_moving(struct queue *queue, int64_t now_ms)
+{
+    struct delivery_list out = { 0 };
+    while (queue->movers) {
+        struct queue_target *t = queue->movers;
+        if (is_shut(t, now_ms))
+            move_waiting(t);
+        queue->movers = t->next_mover;
+        t->mover = false;
+        while (t->moving.first) {
+            struct delivery *d = t->moving.first;
+            t->moving.first = d->next;
+            delivery_list_append(&out, d);
+        }
+    }
+    return out.first;
+}
+
+void queue_not_moved(struct queue_target *target)
+{
+    target->stats.moved_out--;
+    target->stats.given_up++;
+}
+
+/* ---- In ---- */
+
 enum queue_place queue_submit(struct queue *queue, struct queue_target *target,
                               struct delivery *delivery, int64_t now_ms, size_t *worker)
 {
@@ -288,11 +375,21 @@ enum queue_place queue_submit(struct queue *queue, struct queue_target *target,
     enum queue_place place = QUEUE_PLACED;
     /* Its message has been taken over, so it can neither hold it again nor be dropped: it comes from another queue, or
      * from disk. */
-    bool had_place = (delivery->queue_target || delivery->kept) && !delivery->holding;
+    bool had_place =
+        (delivery->queue_target || delivery->kept || delivery->moved) && !delivery->holding;
 
-    t->stats.created++;
+    if (delivery->moved && !delivery->queue_target)
+        t->stats.moved_in++;
+    else
+        t->stats.created++;
     delivery->worker = choose_worker(queue, t, delivery);
     *worker = delivery->worker;
+    struct stream *stream = &t->streams[*worker];
+    if (delivery->fallback && stream->with_fallback == 0 && is_shut(t, now_ms)) {
+        delivery->queue_target = t;
+        move(t, delivery);
+        return QUEUE_PASSED;
+    }
     if (delivery
             ->holding) { /* from another queue: it is given its place like those that wait here */
         link_held(t, delivery);
@@ -319,11 +416,11 @@ enum queue_place queue_submit(struct queue *queue, struct queue_target *target,
     queue->by_worker[*worker].count++;
     delivery->retrying = delivery->attempts > 0;
     t->retrying += delivery->retrying;
+    stream->with_fallback += delivery->fallback != NULL;
     /* One from disk that has been tried before waits for its time, and its topic behind it. */
-    if (delivery->due_ms <= now_ms ||
-        stream_retry(&t->streams[*worker], delivery, delivery->due_ms, now_ms) < 0)
-        stream_append(&t->streams[*worker], delivery);
-    list_stream(&queue->by_worker[*worker], &t->streams[*worker]);
+    if (delivery->due_ms <= now_ms || stream_retry(stream, delivery, delivery->due_ms, now_ms) < 0)
+        stream_append(stream, delivery);
+    list_stream(&queue->by_worker[*worker], stream);
     return place;
 }
 
@@ -395,6 +492,7 @@ static size_t take_from(struct stream *s, int64_t now_ms, struct delivery **out,
         breaker_go(&t->breaker);
     note_news(t);
     t->flying += n;
+    s->flying += n;
     rate_count(t, now_ms, n);
     return n;
 }
@@ -474,6 +572,8 @@ static enum queue_fate settle_retry(struct stream *s, struct delivery *d,
     }
     if (is_spent(t, d, now_ms)) {
         stream_given_up(s, d, now_ms + backoff(t, 1));
+        if (d->fallback)
+            return QUEUE_MOVING;
         t->stats.given_up++;
         return QUEUE_GIVEN_UP;
     }
@@ -504,6 +604,12 @@ static enum queue_fate settle_one(struct stream *s, struct delivery *d,
     case TOCSIN_REJECT:
         works(t, now_ms);
         stream_done(s, d);
+        if (d->fallback && d->forgotten) {
+            t->stats.forgotten++;
+            return QUEUE_FORGOTTEN;
+        }
+        if (d->fallback)
+            return QUEUE_MOVING;
         t->stats.rejected++;
         return QUEUE_REJECTED;
     case TOCSIN_RETRY:
@@ -527,6 +633,7 @@ bool queue_settle(struct queue *queue, int64_t now_ms, struct delivery *const *b
         struct delivery *d = batch[i];
         struct queue_target *t = d->queue_target;
         t->flying--;
+        t->streams[d->worker].flying--;
         others |= is_down(t);
         if (was_tried(&results[i], after_retry)) {
             if (results[i].verdict == TOCSIN_RETRY)
@@ -552,7 +659,7 @@ bool queue_settle(struct queue *queue, int64_t now_ms, struct delivery *const *b
             d->queue_target->stats.forgotten++;
             fates[i] = QUEUE_FORGOTTEN;
         }
-        if (d->flying && fates[i] >= QUEUE_RETRYING)
+        if (d->flying && (fates[i] == QUEUE_RETRYING || fates[i] == QUEUE_UNTRIED))
             stream_put_back(s, d);
         d->flying = false;
         if (fates[i] < QUEUE_RETRYING)
@@ -560,22 +667,30 @@ bool queue_settle(struct queue *queue, int64_t now_ms, struct delivery *const *b
     }
     for (size_t i = 0; i < n; i++) {
         struct delivery *d = batch[i];
-        relist_stream(&queue->by_worker[d->worker], &d->queue_target->streams[d->worker]);
+        struct queue_target *t = d->queue_target;
+        if (fates[i] == QUEUE_MOVING) {
+            d->failed = true;
+            leave(d);
+            move(t, d);
+        }
+        relist_stream(&queue->by_worker[d->worker], &t->streams[d->worker]);
+        if (t->streams[d->worker].with_fallback > 0 && is_shut(t, now_ms))
+            make_mover(t);
     }
     return others && queue->workers > 1;
 }
 
 /* ---- Taking out ---- */
 
-static void remove_from(struct queue_target *t, bool all, struct delivery_list *out)
+static void remove_from(struct queue_target *t, enum stream_which which, struct delivery_list *out)
 {
     for (size_t i = 0; i < t->queue->workers; i++) {
-        struct delivery_list list = stream_remove(&t->streams[i], all);
+        struct delivery_list list = stream_remove(&t->streams[i], which);
         while (list.first) {
             struct delivery *d = list.first;
             list.first = d->next;
             leave(d);
-            if (all)
+            if (which == STREAM_ALL)
                 t->stats.created--; /* another queue counts it */
             else
                 t->stats.forgotten++;
@@ -596,15 +711,20 @@ struct delivery *queue_forget_held(struct queue *queue, const char *link, uint64
                 found = d->forgotten = true;
         }
         if (found)
-            remove_from(t, false, &out);
+            remove_from(t, STREAM_FORGOTTEN, &out);
     }
     return out.first;
 }
 
 struct delivery *queue_empty(struct queue_target *target)
 {
-    struct delivery_list out = { 0 };
-    remove_from(target, true, &out);
+    struct delivery_list out = target->moving;
+    target->moving = (struct delivery_list){ 0 };
+    for (const struct delivery *d = out.first; d; d = d->next) {
+        target->stats.moved_out--;
+        target->stats.created--;
+    }
+    remove_from(target, STREAM_ALL, &out);
     return out.first;
 }
 

@@ -66,10 +66,12 @@ enum queue_place {
     QUEUE_PLACED,  /* it has a place */
     QUEUE_HELD,    /* the bound is reached: it is in the queue and holds its message */
     QUEUE_DROPPED, /* the bound is reached, and QoS is 0: it still belongs to the caller */
+    QUEUE_PASSED,  /* the breaker is open: it goes on to its fallback (queue_moving()) */
 };
 
 /* Takes a delivery in. Sets `*worker` to whom it goes. One that comes from another queue keeps its age, its
- * attempts and its place, bound or not, or its hold; then queue_grant() has to be called. */
+ * attempts and its place, bound or not, or its hold; then queue_grant() has to be called. One that has moved from
+ * another target is new here, but for that. */
 enum queue_place queue_submit(struct queue *queue, struct queue_target *target,
                               struct delivery *delivery, int64_t now_ms, size_t *worker);
 
@@ -90,6 +92,7 @@ enum queue_fate {
     QUEUE_FORGOTTEN, /* to be tried again, but nobody waits for it any more */
     QUEUE_RETRYING,  /* in the queue again */
     QUEUE_UNTRIED,   /* in the queue again; it was not its turn */
+    QUEUE_MOVING, /* rejected or given up: it goes on to its fallback, and is the queue's until then */
 };
 
 /*
@@ -101,6 +104,18 @@ enum queue_fate {
  */
 bool queue_settle(struct queue *queue, int64_t now_ms, struct delivery *const *batch,
                   const struct tocsin_delivery *results, size_t n, enum queue_fate *fates);
+
+/*
+ * Whether deliveries are to go on to their fallbacks: those that have one, where they were rejected or given up, or
+ * where the breaker is open. queue_moving() takes them out, in an order that keeps the topics': they belong to the
+ * caller, who submits the fallback of each, marked as `moved`, to its own target; or takes the move back,
+ * if there is none that can be: then it was rejected or given up, after all.
+ *
+ * They do not move past one of the same topic that is with a worker.
+ */
+bool queue_has_moving(const struct queue *queue);
+struct delivery *queue_moving(struct queue *queue, int64_t now_ms);
+void queue_not_moved(struct queue_target *target);
 
 /* A delivery that has been given a place. It may be looked at with the lock only; the message comes with a
  * reference and with the hold that the delivery had. */

@@ -39,6 +39,13 @@ enum tag {
     TAG_USER_VALUE = 25,
     TAG_EXPIRES = 26, /* ms since 1970 */
     TAG_PAYLOAD_UTF8 = 27,
+    TAG_FALLBACK = 28, /* "service:target", then what was rendered for it */
+    TAG_FALLBACK_HTML = 29,
+    TAG_FALLBACK_RENDERED = 30,
+    TAG_FALLBACK_NOT_RENDERED = 31,
+    TAG_FALLBACK_FIELD_NAME = 32,
+    TAG_FALLBACK_FIELD_TYPE = 33,
+    TAG_FALLBACK_FIELD_TEXT = 34,
 };
 
 /* ---- Writing ---- */
@@ -66,6 +73,39 @@ static void put_number(struct buf *out, enum tag tag, uint64_t number)
     for (; number; number >>= 8)
         bytes[len++] = (uint8_t)number;
     put(out, tag, bytes, len);
+}
+
+/* Texts in the order of the target's formats. */
+static void put_rendered(struct buf *out, enum tag tag, enum tag not_set, const char *const *texts,
+                         size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (texts[i])
+            put_text(out, tag, texts[i]);
+        else
+            put_number(out, not_set, 0);
+    }
+}
+
+/* `name` is followed by the tags of type and text. */
+static void put_fields(struct buf *out, enum tag name, const struct tocsin_message *v)
+{
+    for (size_t i = 0; i < v->field_count; i++) {
+        put_text(out, name, v->fields[i]->name);
+        put_number(out, name + 1, v->fields[i]->type);
+        put(out, name + 2, v->fields[i]->text, v->fields[i]->len);
+    }
+}
+
+static void put_fallbacks(struct buf *out, const struct delivery *d)
+{
+    for (; d; d = d->fallback) {
+        put_text(out, TAG_FALLBACK, d->address);
+        put_text(out, TAG_FALLBACK_HTML, d->view.html);
+        put_rendered(out, TAG_FALLBACK_RENDERED, TAG_FALLBACK_NOT_RENDERED, d->rendered,
+                     d->rendered_count);
+        put_fields(out, TAG_FALLBACK_FIELD_NAME, &d->view);
+    }
 }
 
 static void put_properties(struct buf *out, const struct tocsin_properties *p)
@@ -109,18 +149,10 @@ int record_write(const struct delivery *d, size_t rendered_count, struct buf *ou
     put_number(out, TAG_RETAIN, v->retain);
     put_number(out, TAG_HOPS, v->hops);
     put_number(out, TAG_RECEIVED, (uint64_t)v->received_ms);
-    for (size_t i = 0; i < rendered_count; i++) {
-        if (d->rendered[i])
-            put_text(out, TAG_RENDERED, d->rendered[i]);
-        else
-            put_number(out, TAG_NOT_RENDERED, 0);
-    }
-    for (size_t i = 0; i < v->field_count; i++) {
-        put_text(out, TAG_FIELD_NAME, v->fields[i]->name);
-        put_number(out, TAG_FIELD_TYPE, v->fields[i]->type);
-        put(out, TAG_FIELD_TEXT, v->fields[i]->text, v->fields[i]->len);
-    }
+    put_rendered(out, TAG_RENDERED, TAG_NOT_RENDERED, d->rendered, rendered_count);
+    put_fields(out, TAG_FIELD_NAME, v);
     put_properties(out, v->properties);
+    put_fallbacks(out, d->fallback);
     return out->error;
 }
 
@@ -198,6 +230,7 @@ static const struct {
     [TAG_USER_VALUE] = { "user_value", false },
     [TAG_EXPIRES] = { "expires_ms", true },
     [TAG_PAYLOAD_UTF8] = { "payload_format_indicator", true },
+    [TAG_FALLBACK] = { "fallback", false },
 };
 
 bool record_next(const void *data, size_t len, size_t *at, struct record_field *out)
@@ -226,15 +259,29 @@ bool record_next(const void *data, size_t len, size_t *at, struct record_field *
     return false;
 }
 
+/* What is special for one target. */
+struct rendering {
+    const char *address; /* NULL: the target's that the record is for */
+    const char *html;
+    size_t html_len;
+    const char **rendered; /* in the array that all of them share */
+    size_t rendered_count;
+    struct tocsin_field *fields; /* the same */
+    size_t field_count;
+};
+
 /* What is being put together. Texts are copies with a NUL, all of them in one block. */
 struct parts {
     struct delivery_parts delivery;
     struct tocsin_properties properties;
     struct slice topic, payload;
     const char *link, *id;
-    const char **rendered;
+    struct rendering *renderings; /* the target's own, then its fallbacks' */
+    size_t rendering_count;
+    const char **rendered; /* of all */
     size_t rendered_count;
     struct tocsin_field *fields;
+    size_t field_count;
     struct tocsin_property *user;
     uint64_t qos, hops, retain, received;
     bool has_properties;
@@ -252,23 +299,59 @@ static const char *copy(struct parts *p, struct slice s)
     return text;
 }
 
-static void read_field(struct parts *p, uint8_t tag, struct slice s)
+static void begin_rendering(struct parts *p, const char *address)
 {
-    struct delivery_parts *d = &p->delivery;
-    size_t last = d->field_count - 1;
+    p->renderings[p->rendering_count++] = (struct rendering){
+        .address = address,
+        .rendered = p->rendered + p->rendered_count,
+        .fields = p->fields + p->field_count,
+    };
+}
+
+static void add_rendered(struct parts *p, struct rendering *to, const char *text)
+{
+    p->rendered[p->rendered_count++] = text;
+    to->rendered_count++;
+}
+
+/* A field of what was rendered for one target; others than the last one's come from no writer. */
+static void read_rendering(struct parts *p, uint8_t tag, struct slice s)
+{
+    struct rendering *r = &p->renderings[p->rendering_count - 1];
+    struct tocsin_field *last = r->field_count > 0 ? &r->fields[r->field_count - 1] : NULL;
     switch (tag) {
+    case TAG_HTML:
+    case TAG_FALLBACK_HTML:
+        r->html = copy(p, s);
+        r->html_len = s.len;
+        break;
+    case TAG_RENDERED:
+    case TAG_FALLBACK_RENDERED:
+        add_rendered(p, r, copy(p, s));
+        break;
+    case TAG_NOT_RENDERED:
+    case TAG_FALLBACK_NOT_RENDERED:
+        add_rendered(p, r, NULL);
+        break;
     case TAG_FIELD_NAME:
-        p->fields[d->field_count++] = (struct tocsin_field){ .name = copy(p, s), .text = "" };
+    case TAG_FALLBACK_FIELD_NAME:
+        r->fields[r->field_count++] = (struct tocsin_field){ .name = copy(p, s), .text = "" };
+        p->field_count++;
         break;
     case TAG_FIELD_TYPE:
-        if (d->field_count > 0 && number(s) <= TOCSIN_FIELD_JSON)
-            p->fields[last].type = (enum tocsin_field_type)number(s);
+    case TAG_FALLBACK_FIELD_TYPE:
+        if (last && number(s) <= TOCSIN_FIELD_JSON)
+            last->type = (enum tocsin_field_type)number(s);
         break;
     case TAG_FIELD_TEXT:
-        if (d->field_count > 0) {
-            p->fields[last].text = copy(p, s);
-            p->fields[last].len = s.len;
+    case TAG_FALLBACK_FIELD_TEXT:
+        if (last) {
+            last->text = copy(p, s);
+            last->len = s.len;
         }
+        break;
+    case TAG_FALLBACK:
+        begin_rendering(p, copy(p, s));
         break;
     }
 }
@@ -333,10 +416,6 @@ static void read_part(struct parts *p, uint8_t tag, struct slice s)
         d->text = copy(p, s);
         d->text_len = s.len;
         break;
-    case TAG_HTML:
-        d->html = copy(p, s);
-        d->html_len = s.len;
-        break;
     case TAG_PRIORITY:
         d->priority = (int)(int64_t)number(s);
         d->has_priority = true;
@@ -357,14 +436,8 @@ static void read_part(struct parts *p, uint8_t tag, struct slice s)
     case TAG_RECEIVED:
         p->received = number(s);
         break;
-    case TAG_RENDERED:
-        p->rendered[p->rendered_count++] = copy(p, s);
-        break;
-    case TAG_NOT_RENDERED:
-        p->rendered[p->rendered_count++] = NULL;
-        break;
     default:
-        read_field(p, tag, s);
+        read_rendering(p, tag, s);
         read_property(p, tag, s);
     }
 }
@@ -383,26 +456,113 @@ static struct message *make_message(const struct parts *p, const char *link)
     return m;
 }
 
-/* How many fields of a tag there are, at most. */
-static size_t count(struct reader r, uint8_t wanted, uint8_t or_else)
+/* How many fields there are of these tags. */
+static size_t count(struct reader r, const uint8_t *wanted, size_t n)
 {
-    size_t n = 0;
+    size_t found = 0;
     uint8_t tag;
     struct slice s;
     while (next(&r, &tag, &s))
-        n += tag == wanted || tag == or_else;
-    return n;
+        for (size_t i = 0; i < n; i++)
+            found += tag == wanted[i];
+    return found;
 }
 
 /* Whether it was rendered for the formats that the target has. */
-static bool fits(const struct parts *p, const struct target *target)
+static bool fits(const struct rendering *r, const struct target *target)
 {
-    if (p->rendered_count != target->format_count)
+    if (r->rendered_count != target->format_count)
         return false;
     for (size_t i = 0; target->formats && i < target->format_count; i++)
-        if (target->formats[i].format && !p->rendered[i])
+        if (target->formats[i].format && !r->rendered[i])
             return false;
     return true;
+}
+
+/* Makes the delivery for one target. A fallback's is found when it is needed; until then it has none. */
+static struct delivery *make_one(struct parts *p, const struct rendering *r, struct target *target)
+{
+    struct target unknown = { .format_count = r->rendered_count };
+    char *service = r->address ? strdup(r->address) : NULL;
+    char *colon = service ? strchr(service, ':') : NULL;
+    if (r->address && !colon) {
+        free(service);
+        return NULL;
+    }
+    if (colon) {
+        *colon = '\0';
+        unknown.service = service;
+        unknown.name = colon + 1;
+    }
+    struct delivery_parts parts = p->delivery;
+    parts.target = r->address ? &unknown : target;
+    parts.is_fallback = r->address != NULL;
+    parts.html = r->html;
+    parts.html_len = r->html_len;
+    parts.rendered = r->rendered;
+    parts.fields = r->fields;
+    parts.field_count = r->field_count;
+    struct delivery *d = delivery_new(&parts);
+    if (d && r->address)
+        d->target = NULL;
+    free(service);
+    return d;
+}
+
+/* Makes it with its fallbacks; NULL when there is no memory. */
+static struct delivery *make_all(struct parts *p, struct target *target)
+{
+    struct delivery *d = make_one(p, &p->renderings[0], target);
+    if (!d)
+        return NULL;
+    memcpy(d->id, p->id, strlen(p->id) + 1);
+    for (size_t i = 1; i < p->rendering_count; i++) {
+        struct delivery *fallback = make_one(p, &p->renderings[i], NULL);
+        if (!fallback) {
+            delivery_free(d);
+            return NULL;
+        }
+        delivery_add_fallback(d, fallback);
+    }
+    return d;
+}
+
+static void parts_release(struct parts *p)
+{
+    free(p->renderings);
+    free(p->rendered);
+    free(p->fields);
+    free(p->user);
+    free(p->copies);
+}
+
+/* Makes room for all that there may be. Returns 0 or -ENOMEM. */
+static int parts_init(struct parts *p, struct reader r, size_t len)
+{
+    static const uint8_t fallbacks[] = { TAG_FALLBACK };
+    static const uint8_t users[] = { TAG_USER_NAME };
+    static const uint8_t fields[] = { TAG_FIELD_NAME, TAG_FALLBACK_FIELD_NAME };
+    static const uint8_t formats[] = { TAG_RENDERED, TAG_NOT_RENDERED, TAG_FALLBACK_RENDERED,
+                                       TAG_FALLBACK_NOT_RENDERED };
+    *p = (struct parts){ .delivery.route = "", .properties.payload_utf8 = -1 };
+    p->renderings = calloc(count(r, fallbacks, 1) + 1, sizeof(*p->renderings));
+    p->rendered = calloc(count(r, formats, 4) + 1, sizeof(*p->rendered));
+    p->fields = calloc(count(r, fields, 2) + 1, sizeof(*p->fields));
+    p->user = calloc(count(r, users, 1) + 1, sizeof(*p->user));
+    p->copies = malloc(len + 1);
+    if (!p->renderings || !p->rendered || !p->fields || !p->user || !p->copies)
+        return -ENOMEM;
+    begin_rendering(p, NULL);
+    return 0;
+}
+
+/* Whether there is all that a delivery must have. */
+static bool is_whole(const struct parts *p)
+{
+    for (size_t i = 1; i < p->rendering_count; i++)
+        if (!strchr(p->renderings[i].address, ':'))
+            return false;
+    return p->topic.data && p->id && strlen(p->id) < sizeof(((struct delivery *)0)->id);
 }
 
 int record_read(const void *data, size_t len, struct target *target,
@@ -413,38 +573,24 @@ int record_read(const void *data, size_t len, struct target *target,
     if (len < 1 || *(const uint8_t *)data != VERSION)
         return -EBADMSG;
     struct reader r = { (const uint8_t *)data + 1, (const uint8_t *)data + len, .failed = false };
-    struct parts p = { .delivery.target = target,
-                       .delivery.route = "",
-                       .properties.payload_utf8 = -1 };
-    size_t formats = count(r, TAG_RENDERED, TAG_NOT_RENDERED);
-    p.rendered = calloc(formats + 1, sizeof(*p.rendered));
-    p.fields = calloc(count(r, TAG_FIELD_NAME, TAG_FIELD_NAME) + 1, sizeof(*p.fields));
-    p.user = calloc(count(r, TAG_USER_NAME, TAG_USER_NAME) + 1, sizeof(*p.user));
-    p.copies = malloc(len + 1);
-    int rc = p.rendered && p.fields && p.user && p.copies ? 0 : -ENOMEM;
+    struct parts p;
+    int rc = parts_init(&p, r, len);
 
     uint8_t tag;
     struct slice s;
     while (rc == 0 && next(&r, &tag, &s))
         read_part(&p, tag, s);
-    if (rc == 0 && (r.failed || !p.topic.data || !p.id || strlen(p.id) >= sizeof((*out)->id)))
+    if (rc == 0 && (r.failed || !is_whole(&p)))
         rc = -EBADMSG;
-    if (rc == 0 && !fits(&p, target))
+    if (rc == 0 && !fits(&p.renderings[0], target))
         rc = -ESTALE;
     if (rc == 0) {
-        p.delivery.rendered = p.rendered;
-        p.delivery.fields = p.fields;
         p.properties.user = p.user;
         p.delivery.message = make_message(&p, link(context, p.link ? p.link : ""));
-        *out = p.delivery.message ? delivery_new(&p.delivery) : NULL;
+        *out = p.delivery.message ? make_all(&p, target) : NULL;
         message_unref(p.delivery.message);
-        if (*out)
-            memcpy((*out)->id, p.id, strlen(p.id) + 1);
         rc = *out ? 0 : -ENOMEM;
     }
-    free(p.rendered);
-    free(p.fields);
-    free(p.user);
-    free(p.copies);
+    parts_release(&p);
     return rc;
 }

@@ -6,6 +6,8 @@
  *
  * A record begins with its version. Then come fields: a tag of one byte, a length (LEB128), and so many bytes;
  * numbers are little endian without leading zeros. A reader passes over tags that it does not know.
+ *
+ * What a delivery falls back to is in its record, too, each behind the name of its target.
  */
 
 #ifndef TOCSIN_DELIVERY_RECORD_H
@@ -28,7 +30,7 @@ struct record_field {
 };
 bool record_next(const void *data, size_t len, size_t *at, struct record_field *out);
 
-/* Makes a delivery of it, for `target`; `link` gives the name that lives as long as the program. Returns 0, -EBADMSG for
+/* Makes a delivery of it, for `target`, with its fallbacks, which have no target yet; `link` gives the name that lives as long as the program. Returns 0, -EBADMSG for
  * what is no record, -ESTALE if the target has got other formats since, or -ENOMEM. */
 int record_read(const void *data, size_t len, struct target *target,
                 const char *(*link)(void *context, const char *name), void *context,

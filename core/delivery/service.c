@@ -480,6 +480,7 @@ static void service_free(struct service *s)
     pthread_cond_destroy(&s->ended);
     pthread_mutex_destroy(&s->lock);
     conf_unref(s->conf);
+    directory_unref(s->directory);
     free(s);
 }
 

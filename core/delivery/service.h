@@ -27,6 +27,7 @@
 
 #define SERVICE_MOST_ABANDONED 4 /* threads of one service that never came back from the plugin */
 
+struct directory;
 struct service;
 struct worker;
 
@@ -71,7 +72,7 @@ struct target_core {
 /* Ways of deliveries into a target and out of it that its queue does not count: see struct target_stats. With the lock, in
  * one go with what moves them. */
 struct target_flow {
-    uint64_t created, restored, revived, taken_over;
+    uint64_t created, restored, revived, taken_over, moved_in;
     uint64_t forgotten, refused, handed_over, unreadable, removed, left;
 };
 
@@ -85,7 +86,7 @@ struct service_target {
     const struct conf_node *group; /* NULL: the implicit one */
 
     /* Under the lock. */
-    struct log_trouble failing, rejecting, giving_up, full;
+    struct log_trouble failing, rejecting, giving_up, moving, full;
     struct target_flow flow;
 
     /* What is on disk only, since the queue is full: deliveries with a number above `spill_after`, up to
@@ -103,6 +104,7 @@ struct service {
     const struct conf_node *group;
     const char *name;
     const struct services_host *host;
+    struct directory *directory; /* a reference */
     const struct tocsin_plugin *plugin;
     struct service_core core;
     void *config; /* the plugin's own */
@@ -210,6 +212,30 @@ void service_note(const struct service *service, struct delivery *const *batch,
                   const struct tocsin_delivery *results, size_t n, const enum queue_fate *fates,
                   bool in_queue);
 
+/* Submits the fallback of a delivery that has failed elsewhere, and frees that one. Without the lock. */
+void service_submit_moved(struct service_target *target, struct delivery *fallback,
+                          struct delivery *failed, int64_t now_ms);
+
+/* ---- move.c ---- */
+
+/*
+ * From a target on to the next one of a route's first_of. The next one may be another service's, and its configuration may
+ * have been read again meanwhile, so targets are found by their names in the directory, which all sets of services that
+ * follow each other share. One move is made at a time, so that a topic's deliveries come in their order.
+ */
+struct directory *directory_new(void); /* NULL when there is no memory */
+struct directory *directory_ref(struct directory *directory);
+void directory_unref(struct directory *directory); /* NULL is allowed */
+
+/* From now on names are looked up in this set; NULL: nowhere. Awaits moves that are under way. */
+void directory_set(struct directory *directory, struct services *services);
+
+/* If it is that one that names are looked up in, they are not any more. */
+void directory_forget(struct directory *directory, const struct services *services);
+
+/* Makes the moves that are to be made. Without a lock. */
+void service_move(struct service *service);
+
 /* ---- spill.c ---- */
 
 /*
@@ -220,8 +246,9 @@ void service_note(const struct service *service, struct delivery *const *batch,
 /* Whether a delivery has to go to disk only. With the lock. */
 bool spill_is_needed(const struct service_target *target, const struct delivery *delivery);
 
-/* Puts it there; it belongs to the store then. With the lock. */
-void spill(struct service_target *target, struct delivery *delivery);
+/* Puts it there; it belongs to the store then. If it comes in place of one that has failed, that one is taken away from
+ * there; else `failed` is NULL. With the lock. */
+void spill(struct service_target *target, struct delivery *delivery, struct delivery *failed);
 
 /* Loads more, if there is room and something to load. With the lock. */
 void spill_load(struct service_target *target);

@@ -25,6 +25,7 @@ struct services {
     struct map names;
     struct services *successor; /* the set that was made with this one as `previous` */
     struct services *predecessor;
+    struct directory *directory;
 
     /* The watchdog: looks whether a call of a plugin takes too long. */
     pthread_t watchdog;
@@ -65,6 +66,7 @@ static void drop(struct services *services)
     free(services->items);
     free(services->ending);
     map_release(&services->names);
+    directory_unref(services->directory);
     pthread_cond_destroy(&services->wake);
     pthread_mutex_destroy(&services->lock);
     free(services);
@@ -86,6 +88,7 @@ static int add(struct services *services, struct conf *conf, const struct conf_n
         int rc = service_new(conf, group, host, &s, errors);
         if (rc < 0)
             return rc;
+        s->directory = directory_ref(services->directory);
     }
     services->items[services->count++] = s;
     return map_set(&services->names, s->name, strlen(s->name), s);
@@ -129,7 +132,8 @@ int services_new(struct conf *conf, const struct services_host *host, struct ser
     pthread_cond_init(&services->wake, &monotonic);
     pthread_condattr_destroy(&monotonic);
 
-    int rc = fill(services, conf, host, previous, errors);
+    services->directory = previous ? directory_ref(previous->directory) : directory_new();
+    int rc = services->directory ? fill(services, conf, host, previous, errors) : -ENOMEM;
     if (rc < 0) {
         drop(services);
         return rc;
@@ -147,6 +151,8 @@ int services_new(struct conf *conf, const struct services_host *host, struct ser
     if (previous) {
         previous->successor = services;
         services->predecessor = previous;
+    } else {
+        directory_set(services->directory, services);
     }
     *out = services;
     return 0;
@@ -322,6 +328,8 @@ int services_start(struct services *services)
         if (rc < 0)
             return rc;
     }
+    if (services->predecessor)
+        directory_set(services->directory, services);
     if (services->watched || (services->count == 0 && !services->predecessor))
         return 0;
     int rc = thread_start(&services->watchdog, "watchdog", watchdog_main, services);
@@ -418,9 +426,11 @@ size_t services_free(struct services *services, int64_t drain_ms)
     }
     services->count = ending;
 
+    for (size_t i = 0; i < services->count; i++)
+        service_finish_stop(services->items[i]);
+    directory_forget(services->directory, services); /* none moves any more */
     for (size_t i = 0; i < services->count; i++) {
         struct service *s = services->items[i];
-        service_finish_stop(s);
         size_t left = hand_on(s, successor);
         if (left > 0 && s->host->keeper) {
             keep_rest(s);

@@ -26,9 +26,12 @@ bool spill_is_needed(const struct service_target *t, const struct delivery *d)
     return t->spilled > 0 || !queue_has_place(t->queue, d->size);
 }
 
-void spill(struct service_target *t, struct delivery *d)
+void spill(struct service_target *t, struct delivery *d, struct delivery *failed)
 {
-    keep_put(keeper_of(t), d, d->message->qos > 0);
+    if (failed)
+        keep_move(keeper_of(t), failed, d);
+    if (!d->kept) /* QoS 0, or no memory the first time */
+        keep_put(keeper_of(t), d, d->message->qos > 0 && (!failed || d->holding));
     if (d->kept) {
         if (t->spilled == 0)
             t->spill_after = d->number - 1;
@@ -109,7 +112,7 @@ static void take_in(struct service_target *t, struct delivery *list)
         list = d->next;
         size_t worker;
         enum queue_place place = queue_submit(t->service->queue, t->queue, d, now_ms, &worker);
-        assert(place == QUEUE_PLACED && "what is on disk has a place");
+        assert((place == QUEUE_PLACED || place == QUEUE_PASSED) && "what is on disk has a place");
         (void)place;
         service_wake(t->service, worker);
     }
@@ -132,8 +135,11 @@ static void loaded(struct keep_load *load)
         list = NULL;
         spill_load(t);
     }
+    bool moving = queue_has_moving(s->queue);
     pthread_mutex_unlock(&s->lock);
 
+    if (moving)
+        service_move(s);
     drop_list(list);
     loading_free(loading);
 }

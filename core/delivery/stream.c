@@ -64,13 +64,19 @@ static void list_free(struct delivery_list *list)
         delivery_free(list_pop(list));
 }
 
-/* Moves the forgotten ones, or all, to the end of `out`. */
-static void list_remove(struct delivery_list *list, bool all, struct delivery_list *out)
+static bool is_one(const struct delivery *d, enum stream_which which)
+{
+    return which == STREAM_ALL || (which == STREAM_FORGOTTEN ? d->forgotten : d->fallback != NULL);
+}
+
+/* Moves those of a kind to the end of `out`. */
+static void list_remove(struct delivery_list *list, enum stream_which which,
+                        struct delivery_list *out)
 {
     struct delivery_list kept = { 0 };
     while (list->first) {
         struct delivery *d = list_pop(list);
-        delivery_list_append(all || d->forgotten ? out : &kept, d);
+        delivery_list_append(is_one(d, which) ? out : &kept, d);
     }
     *list = kept;
 }
@@ -304,13 +310,13 @@ void stream_hurry(struct stream *stream, int64_t now_ms)
     heap_build(stream);
 }
 
-struct delivery_list stream_remove(struct stream *stream, bool all)
+struct delivery_list stream_remove(struct stream *stream, enum stream_which which)
 {
     struct delivery_list out = { 0 };
     const struct map_entry *entry;
     for (size_t at = 0; (entry = map_next(&stream->lanes, &at));)
-        list_remove(&((struct lane *)entry->value)->list, all, &out);
-    list_remove(&stream->fresh, all, &out);
+        list_remove(&((struct lane *)entry->value)->list, which, &out);
+    list_remove(&stream->fresh, which, &out);
 
     size_t kept = 0;
     for (size_t i = 0; i < stream->heap_len; i++) {

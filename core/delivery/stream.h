@@ -38,6 +38,8 @@ struct stream {
     struct queue_target *target;
     struct stream *prev, *next;
     bool listed;
+    size_t flying;        /* with the worker */
+    size_t with_fallback; /* deliveries that have one, those with the worker included */
 };
 
 /* Frees it with its deliveries. */
@@ -76,7 +78,12 @@ void stream_given_up(struct stream *stream, struct delivery *delivery, int64_t d
 /* The target works again: no lane waits longer than its head must. */
 void stream_hurry(struct stream *stream, int64_t now_ms);
 
-/* Takes out the deliveries that are marked as forgotten; with `all`, every one. */
-struct delivery_list stream_remove(struct stream *stream, bool all);
+/* Takes out all deliveries of a kind. */
+enum stream_which {
+    STREAM_ALL,
+    STREAM_FORGOTTEN,
+    STREAM_WITH_FALLBACK,
+};
+struct delivery_list stream_remove(struct stream *stream, enum stream_which which);
 
 #endif

@@ -79,6 +79,8 @@ static size_t block_size(const struct delivery_parts *parts)
     size += parts->target->format_count * sizeof(char *);
     size += parts->field_count * (sizeof(struct tocsin_field *) + sizeof(struct tocsin_field));
     size += strlen(parts->route) + 1;
+    if (parts->is_fallback)
+        size += strlen(parts->target->service) + strlen(parts->target->name) + 2;
     if (parts->title)
         size += parts->title_len + 1;
     if (parts->text)
@@ -101,6 +103,17 @@ static void cut_rendered(struct delivery *d, struct cutter *cutter, const char *
         rendered[i] = text ? cut_copy(cutter, text, strlen(text)) : NULL;
     }
     d->rendered = rendered;
+    d->rendered_count = parts->target->format_count;
+}
+
+static const char *cut_address(struct cutter *cutter, const struct target *target)
+{
+    size_t service_len = strlen(target->service), name_len = strlen(target->name);
+    char *address = cut(cutter, service_len + name_len + 2);
+    memcpy(address, target->service, service_len);
+    address[service_len] = ':';
+    memcpy(address + service_len + 1, target->name, name_len + 1);
+    return address;
 }
 
 static void cut_fields(struct delivery *d, struct cutter *cutter,
@@ -158,6 +171,8 @@ static struct delivery *make(const struct delivery_parts *parts, bool text_is_pa
     struct tocsin_field *fields = cut(&cutter, parts->field_count * sizeof(*fields));
     cut_rendered(d, &cutter, rendered, parts);
     cut_fields(d, &cutter, pointers, fields, parts);
+    if (parts->is_fallback)
+        d->address = cut_address(&cutter, parts->target);
     d->view.route = cut_copy(&cutter, parts->route, strlen(parts->route));
     d->view.title = parts->title ? cut_copy(&cutter, parts->title, parts->title_len) : "";
     d->view.html = parts->html ? cut_copy(&cutter, parts->html, parts->html_len) : NULL;
@@ -277,6 +292,17 @@ struct delivery *delivery_new(const struct delivery_parts *parts)
     return all_are_texts(parts) ? make(parts, !parts->text) : make_cleaned(parts);
 }
 
+void delivery_add_fallback(struct delivery *delivery, struct delivery *fallback)
+{
+    memcpy(fallback->id, delivery->id, sizeof(fallback->id));
+    const size_t size = fallback->size - message_size(fallback->message);
+    struct delivery *last = delivery;
+    for (; last->fallback; last = last->fallback)
+        last->size += size;
+    last->size += size;
+    last->fallback = fallback;
+}
+
 void delivery_borrow(struct delivery *delivery)
 {
     atomic_fetch_add_explicit(&delivery->refs, 1, memory_order_relaxed);
@@ -288,6 +314,8 @@ void delivery_return(struct delivery *delivery)
         return;
     if (delivery->kept)
         delivery->kept_free(delivery->kept);
+    if (delivery->fallback)
+        delivery_return(delivery->fallback);
     message_unref(delivery->message);
     free(delivery);
 }

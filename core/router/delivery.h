@@ -36,9 +36,15 @@ struct delivery {
     struct target *target;
     struct message *message;     /* a reference of its own */
     struct tocsin_message view;  /* what the plugin sees; points into `message` and this block */
-    const char *const *rendered; /* target->format_count texts, NULL where not set; in this block */
-    size_t size;                 /* bytes of memory, for limits: this block and the message */
-    enum ledger_keep ledger;     /* the route's */
+    const char *const *rendered; /* `rendered_count` texts, NULL where not set; in this block */
+    size_t rendered_count;       /* target->format_count, when it was made */
+    size_t size; /* bytes of memory, for limits: this block, the message and fallbacks */
+    enum ledger_keep ledger; /* the route's */
+
+    /* What is made when this one has failed, and so on: rendered already, with the same id, in nobody's queue. Never
+     * changed. The target of a fallback may be gone by then: it is looked up again by its address. */
+    struct delivery *fallback;
+    const char *address; /* of a fallback: "service:target", in this block; else NULL */
 
     /* What keeps it on disk (delivery/keep.h); NULL for nothing. Freed with the delivery. */
     void *kept;
@@ -55,6 +61,8 @@ struct delivery {
     bool holding;       /* holds the message, because it has no place in a bounded queue yet */
     bool flying;        /* with a worker */
     bool retrying;      /* tried in vain, and counted as such */
+    bool moved;         /* it has come from the target before: its message has been taken over */
+    bool failed;        /* rejected or given up, and on its way to its fallback */
     bool forgotten;     /* nobody waits for it any more: dropped instead of tried again */
     struct delivery *held_prev, *held_next; /* of its target, while it is holding */
     char id[40];                            /* view.id */
@@ -79,6 +87,7 @@ struct delivery_parts {
     bool has_priority;
     bool has_severity;
     enum tocsin_severity severity;
+    bool is_fallback; /* it gets an address */
 };
 
 /* Makes one in a single block of memory, or returns NULL. What is not UTF-8, or has a NUL in it, gets
@@ -88,6 +97,9 @@ struct delivery *delivery_new(const struct delivery_parts *parts);
 /* The first part of the ids that this run of the program makes, up to the '-'. */
 #define DELIVERY_RUN_SIZE 17
 void delivery_run(char out[DELIVERY_RUN_SIZE]);
+
+/* Adds one, made as a fallback, behind those that it has. It belongs to the delivery. Before anybody else sees it. */
+void delivery_add_fallback(struct delivery *delivery, struct delivery *fallback);
 
 /* The owner is done with it: drops its hold, if it has one, and frees it, unless somebody has borrowed
  * it. NULL is allowed. */

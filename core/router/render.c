@@ -229,7 +229,8 @@ static const char *const *render_target(struct job *job, const struct target *ta
     return texts;
 }
 
-static void dispatch(struct job *job, struct target *target)
+/* Makes the delivery for a target; NULL when there is no memory. */
+static struct delivery *make_delivery(struct job *job, struct target *target, bool is_fallback)
 {
     const struct notification *n = job->n;
     const struct route *route = n->route;
@@ -245,6 +246,7 @@ static void dispatch(struct job *job, struct target *target)
         .priority = n->priority,
         .has_severity = n->has_severity,
         .severity = n->severity,
+        .is_fallback = is_fallback,
     };
     if (route->format || route->template) {
         parts.text = buf_str(&r->text);
@@ -261,15 +263,41 @@ static void dispatch(struct job *job, struct target *target)
         parts.field_count = r->field_count;
     }
     parts.rendered = render_target(job, target);
-    struct delivery *delivery = parts.rendered ? delivery_new(&parts) : NULL;
+    return parts.rendered ? delivery_new(&parts) : NULL;
+}
+
+/* Takes a delivery in; NULL: it could not be made. */
+static void add_delivery(struct job *job, struct delivery *delivery)
+{
     if (!delivery) {
         job->stats->out_of_memory++;
-        message_refuse(n->message);
+        message_refuse(job->n->message);
         return;
     }
     job->stats->deliveries++;
     **job->tail = delivery;
     *job->tail = &delivery->next;
+}
+
+static void dispatch(struct job *job, struct target *target)
+{
+    add_delivery(job, make_delivery(job, target, false));
+}
+
+/* One delivery for the first of several targets, with those for the others, rendered now. */
+static void dispatch_first_of(struct job *job, const struct route_target *list)
+{
+    struct delivery *first = make_delivery(job, list->targets[0], false);
+    for (size_t i = 1; first && i < list->target_count; i++) {
+        struct delivery *fallback = make_delivery(job, list->targets[i], true);
+        if (!fallback) {
+            delivery_free(first);
+            first = NULL;
+        } else {
+            delivery_add_fallback(first, fallback);
+        }
+    }
+    add_delivery(job, first);
 }
 
 /* A target whose name has fields in it: "service:target", or "service". */
@@ -323,7 +351,9 @@ void render_notification(struct render *render, const struct notification *notif
         const struct route_target *target = &route->targets[i];
         if (target->format)
             dispatch_named(&job, target->format);
-        for (size_t j = 0; j < target->target_count; j++)
+        if (target->first_of)
+            dispatch_first_of(&job, target);
+        for (size_t j = 0; !target->first_of && j < target->target_count; j++)
             dispatch(&job, target->targets[j]);
     }
 }

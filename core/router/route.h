@@ -49,8 +49,9 @@ struct route_rank {
 /* One of `targets`. */
 struct route_target {
     struct format *format;   /* with fields in it: looked up for each message; NULL: the list */
-    struct target **targets; /* the one, or all of a service */
-    size_t target_count;
+    struct target **targets; /* the one, or all of a service; or, with `first_of`, */
+    size_t target_count;     /* the first, and then what to fall back to */
+    bool first_of;
 };
 
 struct route {

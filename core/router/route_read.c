@@ -26,7 +26,7 @@ struct route_config {
     const char *format;
     const char *template;
     const char *html_template;
-    struct tocsin_list targets;
+    const struct tocsin_node *targets;
     bool stop;
     const char *ledger;
 };
@@ -82,10 +82,11 @@ const struct tocsin_option route_options[] = {
                   .help =
                       "Template file for targets that want HTML; format or template with escaped "
                       "values if left out."),
-    TOCSIN_OPTION(struct route_config, targets,
+    TOCSIN_OPTION(struct route_config, targets, .choices = "list",
                   .help =
                       "Where it goes: \"service:target\", or \"service\" for all its targets; may "
-                      "hold fields, \"log:{level}\"."),
+                      "hold fields, \"log:{level}\". { first_of = [ ... ]; } in a list with ( ) is "
+                      "one place with others to fall back to."),
     TOCSIN_OPTION(struct route_config, stop, .def = "false",
                   .help =
                       "Whether routes further down are skipped for messages that pass this one's "
@@ -94,16 +95,6 @@ const struct tocsin_option route_options[] = {
                   .help = "What the ledger keeps of this route: every decision, only what led to "
                           "deliveries, or nothing; as ledger.keep says if left out."),
     { .name = NULL },
-};
-
-/* What is passed along while one route is read. */
-struct reader {
-    struct routes *routes;
-    struct route *route;
-    const struct conf_node *node;
-    struct conf_errors *errors;
-    struct buf why;
-    bool out_of_memory;
 };
 
 int severity_from_word(const char *text, size_t len)
@@ -120,14 +111,14 @@ const char *severity_word(int64_t severity)
     return severity >= TOCSIN_OK && severity <= TOCSIN_UNKNOWN ? words[severity] : "unknown";
 }
 
-static const struct conf_node *node_of(const struct reader *r, const char *key)
+static const struct conf_node *node_of(const struct route_reader *r, const char *key)
 {
     const struct conf_node *node = options_node(r->node, key);
     return node ? node : r->node;
 }
 
 /* Turns the result of compiling something into an error about `node`. */
-static bool compiled(struct reader *r, int rc, const struct conf_node *node)
+static bool compiled(struct route_reader *r, int rc, const struct conf_node *node)
 {
     if (rc == -ENOMEM)
         r->out_of_memory = true;
@@ -137,7 +128,7 @@ static bool compiled(struct reader *r, int rc, const struct conf_node *node)
     return rc == 0;
 }
 
-static void note_path(const struct field_path *path, void *context)
+void route_note_path(const struct field_path *path, void *context)
 {
     bool *needs_decoded = context;
     const char *text = field_path_text(path);
@@ -146,15 +137,16 @@ static void note_path(const struct field_path *path, void *context)
         *needs_decoded = true;
 }
 
-static struct format *read_format(struct reader *r, const char *text, const struct conf_node *node)
+struct format *route_read_format(struct route_reader *r, const char *text,
+                                 const struct conf_node *node)
 {
     struct format *format = NULL;
     if (text && compiled(r, format_new(text, strlen(text), &format, &r->why), node))
-        format_each_path(format, note_path, &r->route->needs_decoded);
+        format_each_path(format, route_note_path, &r->route->needs_decoded);
     return format;
 }
 
-static int read_expression(struct reader *r, const char *text, const char *what,
+static int read_expression(struct route_reader *r, const char *text, const char *what,
                            const struct conf_node *node)
 {
     if (!text)
@@ -167,7 +159,7 @@ static int read_expression(struct reader *r, const char *text, const char *what,
     return id;
 }
 
-static struct template *read_template(struct reader *r, const char *path, const char *key)
+static struct template *read_template(struct route_reader *r, const char *path, const char *key)
 {
     if (!path)
         return NULL;
@@ -189,7 +181,7 @@ static struct template *read_template(struct reader *r, const char *path, const 
 
 /* ---- Topics ---- */
 
-static void read_topics(struct reader *r, const struct tocsin_list *list)
+static void read_topics(struct route_reader *r, const struct tocsin_list *list)
 {
     struct route *route = r->route;
     const struct conf_node *node = node_of(r, "topic");
@@ -210,7 +202,8 @@ static void read_topics(struct reader *r, const struct tocsin_list *list)
 
 /* ---- set, severity, priority ---- */
 
-static void read_set_member(struct reader *r, const struct conf_node *node, struct route_set *set)
+static void read_set_member(struct route_reader *r, const struct conf_node *node,
+                            struct route_set *set)
 {
     *set = (struct route_set){ .name = conf_node_name(node), .expression = NO_EXPRESSION };
     size_t name_len = strlen(set->name);
@@ -232,7 +225,7 @@ static void read_set_member(struct reader *r, const struct conf_node *node, stru
             conf_error(r->errors, node,
                        "write \"expression\" or { format = \"text with {fields}\"; }");
         else
-            set->format = read_format(r, conf_node_string(format), format);
+            set->format = route_read_format(r, conf_node_string(format), format);
         break;
     }
     case CONF_INT:
@@ -250,7 +243,7 @@ static void read_set_member(struct reader *r, const struct conf_node *node, stru
     }
 }
 
-static void read_set(struct reader *r, const struct conf_node *group)
+static void read_set(struct route_reader *r, const struct conf_node *group)
 {
     if (!group)
         return;
@@ -273,8 +266,8 @@ static void read_set(struct reader *r, const struct conf_node *group)
 }
 
 /* `words`: "ok" and so on are constants. */
-static void read_rank(struct reader *r, const struct conf_node *node, const char *key, bool words,
-                      struct route_rank *rank)
+static void read_rank(struct route_reader *r, const struct conf_node *node, const char *key,
+                      bool words, struct route_rank *rank)
 {
     rank->expression = NO_EXPRESSION;
     if (!node)
@@ -299,105 +292,9 @@ static void read_rank(struct reader *r, const struct conf_node *node, const char
         rank->expression = read_expression(r, text, key, node);
 }
 
-/* ---- Targets ---- */
-
-/* Says that a service, or a target of it, is not known, and which is nearest. */
-static void unknown_target(struct reader *r, const struct conf_node *node, const char *text,
-                           const char *colon)
-{
-    const struct target_finder *finder = &r->routes->finder;
-    size_t service_len = colon ? (size_t)(colon - text) : strlen(text);
-    char *service = strndup(text, service_len);
-    if (!service) {
-        r->out_of_memory = true;
-        return;
-    }
-    bool known = false;
-    struct nearest services = { .wrong = service };
-    const char *name;
-    for (size_t i = 0; (name = finder->service_at(finder->context, i)); i++) {
-        known = known || strcmp(name, service) == 0;
-        nearest_try(&services, name);
-    }
-    struct nearest targets = { .wrong = colon ? colon + 1 : "" };
-    const struct target *target;
-    for (size_t i = 0;
-         known && colon && (target = finder->target_at(finder->context, service, service_len, i));
-         i++)
-        nearest_try(&targets, target->name);
-
-    if (!known && services.best)
-        conf_error(r->errors, node, "there is no service \"%s\", did you mean \"%s\"?", service,
-                   services.best);
-    else if (!known)
-        conf_error(r->errors, node, "there is no service \"%s\", add it to services", service);
-    else if (targets.best)
-        conf_error(r->errors, node, "service \"%s\" has no target \"%s\", did you mean \"%s\"?",
-                   service, colon ? colon + 1 : "", targets.best);
-    else
-        conf_error(r->errors, node, "service \"%s\" has no target \"%s\", add it to its targets",
-                   service, colon ? colon + 1 : "");
-    free(service);
-}
-
-/* Finds "service:target", or all targets of "service". */
-static void resolve_target(struct reader *r, const struct conf_node *node, const char *text,
-                           struct route_target *out)
-{
-    const struct target_finder *finder = &r->routes->finder;
-    const char *colon = strchr(text, ':');
-    size_t service_len = colon ? (size_t)(colon - text) : strlen(text);
-    size_t count = 0;
-    if (colon) {
-        count =
-            finder->find(finder->context, text, service_len, colon + 1, strlen(colon + 1)) != NULL;
-    } else {
-        while (finder->target_at(finder->context, text, service_len, count))
-            count++;
-    }
-    if (count == 0) {
-        unknown_target(r, node, text, colon);
-        return;
-    }
-    out->targets = calloc(count, sizeof(struct target *));
-    if (!out->targets) {
-        r->out_of_memory = true;
-        return;
-    }
-    out->target_count = count;
-    for (size_t i = 0; i < count; i++)
-        out->targets[i] =
-            colon ? finder->find(finder->context, text, service_len, colon + 1, strlen(colon + 1))
-                  : finder->target_at(finder->context, text, service_len, i);
-}
-
-static void read_targets(struct reader *r, const struct tocsin_list *list)
-{
-    struct route *route = r->route;
-    const struct conf_node *node = node_of(r, "targets");
-    route->targets = calloc(list->count + 1, sizeof(*route->targets));
-    if (!route->targets) {
-        r->out_of_memory = true;
-        return;
-    }
-    for (size_t i = 0; i < list->count; i++) {
-        const struct conf_node *at =
-            conf_node_type(node) == CONF_LIST ? conf_node_at(node, i) : node;
-        struct route_target *target = &route->targets[route->target_count++];
-        struct format *format = read_format(r, list->items[i], at);
-        const char *constant = format ? format_constant(format) : NULL;
-        if (constant)
-            resolve_target(r, at, constant, target);
-        if (format && !constant)
-            target->format = format;
-        else
-            format_free(format);
-    }
-}
-
 /* ---- The rest ---- */
 
-static void check_link(struct reader *r, const char *link, const char *const *links)
+static void check_link(struct route_reader *r, const char *link, const char *const *links)
 {
     if (!link)
         return;
@@ -419,7 +316,7 @@ static void try_name(const char *name, void *context)
     nearest_try(context, name);
 }
 
-static void check_function(struct reader *r, const char *function)
+static void check_function(struct route_reader *r, const char *function)
 {
     if (!function || script_has_function(r->routes->script, function))
         return;
@@ -456,7 +353,8 @@ static enum ledger_keep keep_from_word(const char *word)
                                              : LEDGER_KEEP_NONE;
 }
 
-static void compile_route(struct reader *r, const struct route_config *c, const char *const *links)
+static void compile_route(struct route_reader *r, const struct route_config *c,
+                          const char *const *links)
 {
     struct route *route = r->route;
     read_topics(r, &c->topic);
@@ -481,29 +379,11 @@ static void compile_route(struct reader *r, const struct route_config *c, const 
     if (c->format && c->template)
         conf_error(r->errors, node_of(r, "template"),
                    "there is a format too, leave out one of them");
-    route->title = read_format(r, c->title, node_of(r, "title"));
-    route->format = read_format(r, c->format, node_of(r, "format"));
+    route->title = route_read_format(r, c->title, node_of(r, "title"));
+    route->format = route_read_format(r, c->format, node_of(r, "format"));
     route->template = read_template(r, c->template, "template");
     route->html_template = read_template(r, c->html_template, "html_template");
-    read_targets(r, &c->targets);
-}
-
-/* Whether a target looks at decoded fields, by its formats or because its plugin wants them all. */
-static void look_at_targets(struct route *route)
-{
-    for (size_t i = 0; i < route->target_count; i++) {
-        const struct route_target *rt = &route->targets[i];
-        if (rt->format)
-            route->needs_decoded = true;
-        for (size_t j = 0; j < rt->target_count; j++) {
-            const struct target *target = rt->targets[j];
-            if (target->wants & TOCSIN_WANTS_FIELDS)
-                route->needs_decoded = true;
-            for (size_t k = 0; k < target->format_count; k++)
-                if (target->formats[k].format)
-                    format_each_path(target->formats[k].format, note_path, &route->needs_decoded);
-        }
-    }
+    route_read_targets(r, c->targets);
 }
 
 int route_read(struct routes *routes, const struct conf_node *node, const char *const *links,
@@ -514,18 +394,19 @@ int route_read(struct routes *routes, const struct conf_node *node, const char *
     if (!route)
         return -ENOMEM;
     route->routes = routes;
-    struct reader r = {
+    struct route_reader r = {
         .routes = routes,
         .route = route,
         .node = node,
         .errors = errors,
+        .memory = memory,
         .why = BUF_INIT(4096),
     };
     struct route_config config = { 0 };
     const struct options_part part = { route_options, &config };
     options_read(node, &part, 1, NULL, memory, errors);
     compile_route(&r, &config, links);
-    look_at_targets(route);
+    route_look_at_targets(route);
     buf_release(&r.why);
     if (r.out_of_memory) {
         route_free(route);

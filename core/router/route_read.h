@@ -18,4 +18,30 @@ int route_read(struct routes *routes, const struct conf_node *node, const char *
                struct options_memory *memory, struct conf_errors *errors, struct route **out);
 void route_free(struct route *route);
 
+/* What is passed along while one route is read. */
+struct route_reader {
+    struct routes *routes;
+    struct route *route;
+    const struct conf_node *node;
+    struct conf_errors *errors;
+    struct options_memory *memory;
+    struct buf why;
+    bool out_of_memory;
+};
+
+/* Reads a format; NULL for none, or when it is wrong. Notes whether it looks at decoded fields. */
+struct format *route_read_format(struct route_reader *reader, const char *text,
+                                 const struct conf_node *node);
+
+/* For each path of something: sets the bool at `context` where it is one of the payload. */
+void route_note_path(const struct field_path *path, void *context);
+
+/* ---- route_targets.c ---- */
+
+/* Reads `targets`; NULL: there are none. */
+void route_read_targets(struct route_reader *reader, const struct conf_node *node);
+
+/* Whether a target looks at decoded fields, by its formats or because its plugin wants them all. */
+void route_look_at_targets(struct route *route);
+
 #endif

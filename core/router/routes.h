@@ -67,6 +67,7 @@ const char *route_when(const struct route *route); /* the expression's text; NUL
 enum ledger_keep route_ledger(const struct route *route);
 
 extern const struct tocsin_option route_options[];
+extern const struct tocsin_option first_of_options[];
 extern const struct tocsin_option router_options[];
 
 #endif

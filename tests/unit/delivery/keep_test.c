@@ -213,6 +213,103 @@ static void what_is_delivered_before_the_commit_is_never_written(void **state)
     assert_int_equal(w->taken, 1);
 }
 
+static struct target other_target = { .service = "s", .name = "other" };
+
+/* Submits the fallback of a delivery, as a service does. */
+static struct delivery *move(struct world *w, struct delivery *from)
+{
+    struct delivery *to = from->fallback;
+    delivery_borrow(to);
+    to->target = &other_target;
+    keep_move(w->keeper, from, to);
+    delivery_free(from);
+    return to;
+}
+
+static struct delivery *with_fallback(struct world *w, bool held)
+{
+    struct delivery *d = delivery(w, "x", held);
+    delivery_add_fallback(
+        d,
+        delivery_new(&(struct delivery_parts){
+            .target = &other_target, .message = d->message, .route = "r", .is_fallback = true }));
+    return d;
+}
+
+static int at(struct world *w, const char *target)
+{
+    return (int)number_of(w, strcmp(target, "t") == 0
+                                 ? "SELECT count(*) FROM delivery WHERE target = 't'"
+                                 : "SELECT count(*) FROM delivery WHERE target = 'other'");
+}
+
+static void a_move_is_one_change_on_disk(void **state)
+{
+    struct world *w = *state;
+    struct delivery *d = with_fallback(w, true);
+    keep_put(w->keeper, d, true);
+    message_release_hold(d->message);
+    settle(w);
+    assert_int_equal(w->taken, 1);
+    keep_retry(w->keeper, d, 1, clock_wall_ms(), "refused");
+    settle(w);
+    shut_gate(w);
+    d = move(w, d);
+    assert_int_equal(at(w, "t"), 1);
+    settle(w);
+    assert_int_equal(at(w, "t"), 0);
+    assert_int_equal(at(w, "other"), 1);
+    assert_int_equal(number_of(w, "SELECT count(*) FROM attempt"), 0);
+    assert_int_equal(w->taken, 1);
+
+    keep_end(w->keeper, d);
+    delivery_free(d);
+    settle(w);
+    assert_int_equal(rows(w), 0);
+}
+
+static void a_move_before_the_commit_takes_the_hold_along(void **state)
+{
+    struct world *w = *state;
+    struct delivery *d = with_fallback(w, true);
+    shut_gate(w);
+    keep_put(w->keeper, d, true);
+    message_release_hold(d->message);
+    d = move(w, d);
+    assert_int_equal(w->taken, 0);
+    settle(w);
+    assert_int_equal(w->taken, 1);
+    assert_int_equal(at(w, "t"), 0);
+    assert_int_equal(at(w, "other"), 1);
+    delivery_free(d);
+}
+
+static void what_is_sent_right_after_its_move_takes_the_old_one_away(void **state)
+{
+    struct world *w = *state;
+    struct delivery *d = with_fallback(w, true);
+    keep_put(w->keeper, d, true);
+    message_release_hold(d->message);
+    settle(w);
+    shut_gate(w);
+    d = move(w, d);
+    keep_end(w->keeper, d);
+    delivery_free(d);
+    settle(w);
+    assert_int_equal(rows(w), 0);
+    assert_int_equal(w->taken, 1);
+}
+
+static void what_is_not_on_disk_moves_without_it(void **state)
+{
+    struct world *w = *state;
+    struct delivery *d = with_fallback(w, false);
+    d = move(w, d);
+    settle(w);
+    assert_int_equal(rows(w), 0);
+    delivery_free(d);
+}
+
 /* Ends a delivery in the middle of the transaction that writes it. */
 static struct delivery *ended_by_gate;
 
@@ -414,6 +511,9 @@ static void dead_letters_are_bounded_by_dropping_the_oldest(void **state)
 
 TEST_SUITE("delivery keep", TEST(what_is_put_holds_its_message_until_it_is_committed),
            TEST(what_is_delivered_before_the_commit_is_never_written),
+           TEST(a_move_is_one_change_on_disk), TEST(a_move_before_the_commit_takes_the_hold_along),
+           TEST(what_is_sent_right_after_its_move_takes_the_old_one_away),
+           TEST(what_is_not_on_disk_moves_without_it),
            TEST(what_is_delivered_while_it_is_written_is_taken_away),
            TEST(one_on_its_way_holds_when_it_is_asked_to), TEST(order_is_that_of_arrival),
            TEST(what_is_left_comes_back_with_attempts_time_id_and_texts),

@@ -159,6 +159,77 @@ static void everything_comes_back(void **state)
     });
 }
 
+static void fallbacks_come_back_with_what_was_rendered_for_them(void **state)
+{
+    (void)state;
+    struct target t = target_of(1),
+                  phone = { .service = "phone", .name = "ops", .format_count = 2 },
+                  mail = { .service = "mail", .name = "boss" };
+    struct message *m = message_of("21.5", 4, NULL);
+    const char *const rendered[] = { "one" }, *const of_phone[] = { NULL, "two" };
+    const struct tocsin_field field = { "n", "21.5", 4, TOCSIN_FIELD_NUMBER };
+    struct delivery *d = delivery_new(&(struct delivery_parts){ .target = &t,
+                                                                .message = m,
+                                                                .route = "r",
+                                                                .title = "T",
+                                                                .title_len = 1,
+                                                                .rendered = rendered });
+    delivery_add_fallback(d, delivery_new(&(struct delivery_parts){ .target = &phone,
+                                                                    .message = m,
+                                                                    .route = "r",
+                                                                    .title = "T",
+                                                                    .title_len = 1,
+                                                                    .rendered = of_phone,
+                                                                    .fields = &field,
+                                                                    .field_count = 1,
+                                                                    .is_fallback = true }));
+    delivery_add_fallback(d, delivery_new(&(struct delivery_parts){ .target = &mail,
+                                                                    .message = m,
+                                                                    .route = "r",
+                                                                    .title = "T",
+                                                                    .title_len = 1,
+                                                                    .html = "<b>",
+                                                                    .html_len = 3,
+                                                                    .is_fallback = true }));
+    struct buf out = BUF_INIT(1 << 20);
+    assert_int_equal(record_write(d, 1, &out), 0);
+    struct delivery *back;
+    assert_int_equal(record_read(out.data, out.len, &t, find_link, NULL, &back), 0);
+    same(d, back);
+    const struct delivery *a = d->fallback, *b = back->fallback;
+    for (size_t i = 0; i < 2; i++, a = a->fallback, b = b->fallback) {
+        assert_non_null(b);
+        assert_null(b->target); /* looked up when it is needed */
+        same_text("address", a->address, b->address);
+        same_text("id", d->id, b->view.id);
+        same_text("title", a->view.title, b->view.title);
+        same_text("html", a->view.html, b->view.html);
+        assert_int_equal(a->rendered_count, b->rendered_count);
+        for (size_t j = 0; j < a->rendered_count; j++)
+            same_text("rendered", a->rendered[j], b->rendered[j]);
+        assert_int_equal(a->view.field_count, b->view.field_count);
+    }
+    assert_null(b);
+    same_text("field", "n", back->fallback->view.fields[0]->name);
+    same_text("its text", "21.5", back->fallback->view.fields[0]->text);
+
+    size_t at = 0, found = 0; /* people see where it could go */
+    struct record_field field_of;
+    while (record_next(out.data, out.len, &at, &field_of))
+        if (strcmp(field_of.name, "fallback") == 0)
+            found += (field_of.len == 9 && memcmp(field_of.data, "phone:ops", 9) == 0) ||
+                     (field_of.len == 9 && memcmp(field_of.data, "mail:boss", 9) == 0);
+    assert_int_equal(found, 2);
+    delivery_free(d);
+    delivery_free(back);
+
+    /* A name without its target is no record of ours. */
+    buf_add(&out, "\x1c\x05phone", 7);
+    assert_int_equal(record_read(out.data, out.len, &t, find_link, NULL, &back), -EBADMSG);
+    message_unref(m);
+    buf_release(&out);
+}
+
 static void what_is_not_there_comes_back_as_that(void **state)
 {
     (void)state;
@@ -285,6 +356,7 @@ static void tags_of_later_versions_are_passed_over(void **state)
 }
 
 TEST_SUITE("delivery record", cmocka_unit_test(everything_comes_back),
+           cmocka_unit_test(fallbacks_come_back_with_what_was_rendered_for_them),
            cmocka_unit_test(what_is_not_there_comes_back_as_that),
            cmocka_unit_test(a_payload_that_is_no_text_comes_back_byte_for_byte),
            cmocka_unit_test(long_ones_come_back),

@@ -121,6 +121,14 @@ static char *outcome(struct engine *engine, const char *topic, const char *paylo
             buf_addf(&out, "  option %s\n", d->rendered[i]);
         for (size_t i = 0; i < d->view.field_count; i++)
             buf_addf(&out, "  %s=%s\n", d->view.fields[i]->name, d->view.fields[i]->text);
+        for (const struct delivery *f = d->fallback; f; f = f->fallback) {
+            CHECK(strcmp(f->id, d->id) == 0, "%s has another id", f->address);
+            buf_addf(&out, "  else %s [%s] %s\n", f->address, f->view.title, f->view.text);
+            if (f->view.html)
+                buf_addf(&out, "  html %s\n", f->view.html);
+            for (size_t i = 0; i < f->rendered_count; i++)
+                buf_addf(&out, "  option %s\n", f->rendered[i]);
+        }
         delivery_free(d);
         d = next;
     }
@@ -210,6 +218,15 @@ static void message_becomes_deliveries(void **state)
         { "number: blanks around it",
           "{ topic = \"#\"; decode = \"number\"; format = \"{value}\"; targets = \"log:info\"; }",
           "x", " 42\n", "log:info [] 42\n" },
+        { "fallbacks are rendered at once",
+          "{ topic = \"r/{room}\"; title = \"T\"; targets = ( \"mail:boss\", { first_of = [ "
+          "\"log:info\", \"log:path\", \"mail:ops\" ]; } ); }",
+          "r/attic", "1<2",
+          "mail:boss [T] 1<2\nlog:info [T] 1<2\n  else log:path [T] 1<2\n  option "
+          "/var/log/attic.log\n  else mail:ops [T] 1<2\n  html 1&lt;2\n" },
+        { "first_of alone, and in parentheses",
+          "{ topic = \"#\"; targets = { first_of = ( \"log:info\", \"mail:boss\" ); }; }", "x", "1",
+          "log:info [] 1\n  else mail:boss [] 1\n" },
         { "no targets, no deliveries", "{ topic = \"#\"; }", "x", "1", "" },
     };
     for (size_t i = 0; i < ROWS(rows); i++) {
@@ -295,6 +312,32 @@ static void errors_name_place_and_remedy(void **state)
         { "{ topic = \"a\"; targets = [ \"log:info\", \"log:inof\" ]; }",
           "test.conf:1: routes[0].targets[1]: service \"log\" has no target \"inof\", did you mean "
           "\"info\"?\n" },
+        { "{ topic = \"a\"; targets = ( \"log:info\", { first_of = [ \"log:info\", \"mial:boss\" "
+          "]; } ); }",
+          "test.conf:1: routes[0].targets[1].first_of[1]: there is no service \"mial\", did you "
+          "mean "
+          "\"mail\"?\n" },
+        { "{ topic = \"a\"; targets = ( { frist_of = [ \"log:info\" ]; first_of = [ \"mail:boss\" "
+          "]; } ); }",
+          "test.conf:1: routes[0].targets[0].frist_of: unknown option, did you mean "
+          "'first_of'?\n" },
+        { "{ topic = \"a\"; targets = ( { first_of = [ \"log\" ]; } ); }",
+          "test.conf:1: routes[0].targets[0].first_of[0]: service \"log\" has 2 targets: write one "
+          "of "
+          "them, such as \"log:info\"\n" },
+        { "{ topic = \"a\"; targets = ( { first_of = [ \"log:info\", \"log:info\" ]; } ); }",
+          "test.conf:1: routes[0].targets[0].first_of[1]: \"log:info\" is there twice: leave out "
+          "one "
+          "of them\n" },
+        { "{ topic = \"a/{l}\"; targets = ( { first_of = [ \"log:{l}\" ]; } ); }",
+          "test.conf:1: routes[0].targets[0].first_of[0]: \"log:{l}\" has fields in it: name "
+          "targets "
+          "in first_of\n" },
+        { "{ topic = \"a\"; targets = ( { first_of = [ ]; } ); }",
+          "test.conf:1: routes[0].targets[0].first_of: write 1 to 16 targets\n" },
+        { "{ topic = \"a\"; targets = ( 5 ); }",
+          "test.conf:1: routes[0].targets[0]: must be \"service:target\" or { first_of = [ "
+          "\"service:target\", ... ]; }\n" },
         { "{ topic = \"a\"; link = \"heer\"; }",
           "test.conf:1: routes[0].link: there is no link \"heer\", did you mean \"here\"?\n" },
         { "{ topic = \"a/{b\"; }",
