@@ -29,6 +29,7 @@
 #ifndef TOCSIN_BROKER_DURABLE_H
 #define TOCSIN_BROKER_DURABLE_H
 
+#include "broker/spill.h"
 #include "broker/worker.h"
 #include "mqtt/reason.h"
 
@@ -151,13 +152,6 @@ bool durable_retained(struct worker *worker, struct publish *p);
 void durable_sweep(struct worker *worker);
 
 /* ---- Spilling: what waits on disk only ---- */
-
-/* A queue that is longer than this in memory goes on on disk. */
-#define SPILL_MESSAGES      1000
-#define SPILL_BYTES         (1024 * 1024)
-#define SPILL_AWAY_MESSAGES 20 /* while the client is away */
-#define SPILL_AWAY_BYTES    (64 * 1024)
-#define SPILL_LOAD          500 /* messages at once, and not more than SPILL_BYTES */
 
 /* Begins to load more of a session's queue from disk. Returns false if there is nothing, or it has begun already. */
 bool durable_load(struct worker *worker, struct session *session);

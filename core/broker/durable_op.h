@@ -52,7 +52,7 @@ enum durable_kind {
     DURABLE_ID_REMOVE,
     DURABLE_RETAIN,  /* the topic's retained message is now what memory has */
     DURABLE_LOAD,    /* reads the next of a queue into `loaded` */
-    DURABLE_SWEEP,   /* forgets retained messages that have expired */
+    DURABLE_SWEEP,   /* forgets retained messages that have expired, and what ENDs have left */
     DURABLE_NOTHING, /* only waits for what is before it */
 };
 
@@ -108,6 +108,7 @@ struct durable_op {
     uint64_t loaded_last; /* number of the last row looked at */
     size_t loaded_rows;   /* and how many they were */
     uint64_t loaded_bytes;
+    bool more; /* out: DURABLE_END, DURABLE_SWEEP have left something: a DURABLE_SWEEP is wanted */
 };
 
 /* What is needed to turn seconds of the broker's clock into times that survive it, and to see retained messages. */
@@ -117,7 +118,14 @@ struct durable_clock {
 };
 
 /* Carries an op out within the store's transaction: an SQLite result code. May be called again after a rollback. The
- * writer's thread. */
+ * writer's thread.
+ *
+ * A DURABLE_END leaves rows of a long queue, and a DURABLE_SWEEP takes away some 1,000 of them: so no op holds up
+ * the writer for long. Nothing is lost if none is noted: they are known on disk, and the next sweep goes on, also after
+ * a restart.
+ *
+ * DURABLE_LOAD gives those that have no packet identifier. `loaded_rows` and `loaded_bytes` count also what could not be
+ * read; they are 0 at the end of the queue. */
 int durable_apply(struct durable_op *op, const struct durable_clock *clock, struct store *store);
 
 /* ---- Reading back; before anything is posted ---- */
@@ -133,9 +141,10 @@ struct stored_session {
     uint32_t will_delay, will_expiry;
 };
 
-/* Each returns 0, or a negative errno value that ends the reading. For each session in this order: itself, its
- * subscriptions, identifiers, messages that have packet identifiers, the first SPILL_AWAY_MESSAGES of its queue, and how
- * many there are behind those. */
+/* Each returns 0, or a negative errno value that ends the reading. Retained messages that have not expired come first.
+ * Then for each session in this order: itself, its subscriptions, identifiers, messages that have packet identifiers, the
+ * first SPILL_AWAY_MESSAGES of its queue (at least one, and else not more than SPILL_AWAY_BYTES), and, if there
+ * are others behind those, how many. A message that has expired while nobody looked has `expires` 1, which is over. */
 struct durable_visitor {
     int (*retained)(void *context,
                     struct publication *publication); /* a reference, the visitor's */
@@ -149,7 +158,8 @@ struct durable_visitor {
                 uint64_t bytes);
 };
 
-/* Sets `*last` to the highest number given so far, and `*unreadable` to the rows that are left where they are. */
+/* Sets `*last` to the highest number given so far, and `*unreadable` to the rows that are left where they are. Returns 0,
+ * what a visitor has returned, -ENOMEM, or -EIO, for which SQLite's error tells more. */
 int durable_read(struct sqlite3 *db, const struct durable_clock *clock,
                  const struct durable_visitor *visitor, void *context, uint64_t *last,
                  uint64_t *unreadable);

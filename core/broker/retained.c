@@ -380,6 +380,15 @@ bool retained_clear(struct retained *retained, const char *topic, size_t len)
     return old != NULL;
 }
 
+struct publication *retained_find(struct retained *retained, const char *topic, size_t len)
+{
+    pthread_rwlock_rdlock(&retained->lock);
+    const uint32_t ref = topic_find(retained, topic, len);
+    struct publication *found = ref ? publication_ref(*item_at(retained, ref)) : NULL;
+    pthread_rwlock_unlock(&retained->lock);
+    return found;
+}
+
 /* ---- Walks ---- */
 
 static bool expired(const struct publication *publication, uint32_t now)

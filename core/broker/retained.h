@@ -40,6 +40,9 @@ int retained_set(struct retained *retained, struct publication *publication);
 /* Forgets the message of a topic, as an empty payload asks for [MQTT-3.3.1-6]. Returns whether there was one. */
 bool retained_clear(struct retained *retained, const char *topic, size_t len);
 
+/* A reference to the message of a topic, expired or not; NULL if there is none. */
+struct publication *retained_find(struct retained *retained, const char *topic, size_t len);
+
 /*
  * A walk over what matches a filter. It copies the filter, so it may outlive the SUBSCRIBE packet, and keeps
  * its place as a reference to the publication that comes next, so it stays valid whatever happens in between: a

@@ -25,6 +25,16 @@
  * ledger: what became of messages, in order of `number`, which is that of its first message; `entries` says how many
  * there are. `position` is how many bytes of sheets were written before it, ever. `dropped` is how many messages and events were
  * not noted before it. `sheets` is what was noted (ledger/sheet.h).
+ *
+ * The broker's (broker/durable_op.h), whose numbers are of one sequence and never used again:
+ * session: what is known of a client id; `left_ms` is when its connection ended, 0 while it has one.
+ * subscription: of a session; `share` is empty for one that is not shared.
+ * message: a message as bytes, which all queues share that it is in; goes with the last of them.
+ * queued: what waits for a session or is on its way to it, in order of `number`; with a `packet_id` it was sent with
+ * QoS 2; `released`: the client has it, and only the identifier is left. `size` is what it counts against limits.
+ * received: identifiers of QoS 2 that a client has sent a message with and not released.
+ * retained: the last message of each topic; `expires_ms` 0 is never.
+ * ended: sessions that are no more and have left rows in `queued` or `subscription`, which are taken away bit by bit.
  */
 static const char *const steps[] = {
     "CREATE TABLE delivery ("
@@ -58,6 +68,56 @@ static const char *const steps[] = {
     "  dropped INTEGER NOT NULL,"
     "  sheets BLOB NOT NULL"
     ");",
+
+    "CREATE TABLE session ("
+    "  number INTEGER PRIMARY KEY,"
+    "  id BLOB NOT NULL,"
+    "  persistent INTEGER NOT NULL,"
+    "  expiry INTEGER NOT NULL,"
+    "  left_ms INTEGER NOT NULL,"
+    "  will BLOB,"
+    "  will_delay INTEGER NOT NULL,"
+    "  will_expiry INTEGER NOT NULL"
+    ");"
+    "CREATE TABLE subscription ("
+    "  session INTEGER NOT NULL,"
+    "  share TEXT NOT NULL,"
+    "  filter TEXT NOT NULL,"
+    "  identifier INTEGER NOT NULL,"
+    "  options INTEGER NOT NULL,"
+    "  PRIMARY KEY (session, share, filter)"
+    ") WITHOUT ROWID;"
+    "CREATE TABLE message ("
+    "  number INTEGER PRIMARY KEY,"
+    "  record BLOB NOT NULL"
+    ");"
+    "CREATE TABLE queued ("
+    "  session INTEGER NOT NULL,"
+    "  number INTEGER NOT NULL,"
+    "  packet_id INTEGER NOT NULL,"
+    "  size INTEGER NOT NULL,"
+    "  message INTEGER,"
+    "  qos INTEGER NOT NULL,"
+    "  retain INTEGER NOT NULL,"
+    "  released INTEGER NOT NULL,"
+    "  share TEXT,"
+    "  identifiers BLOB,"
+    "  PRIMARY KEY (session, number)"
+    ") WITHOUT ROWID;"
+    "CREATE INDEX queued_of_message ON queued (message);"
+    "CREATE INDEX queued_in_flight ON queued (session, number) WHERE packet_id <> 0;"
+    "CREATE TABLE received ("
+    "  session INTEGER NOT NULL,"
+    "  packet_id INTEGER NOT NULL,"
+    "  PRIMARY KEY (session, packet_id)"
+    ") WITHOUT ROWID;"
+    "CREATE TABLE retained ("
+    "  topic BLOB PRIMARY KEY,"
+    "  expires_ms INTEGER NOT NULL,"
+    "  record BLOB NOT NULL"
+    ");"
+    "CREATE INDEX retained_expiring ON retained (expires_ms) WHERE expires_ms > 0;"
+    "CREATE TABLE ended (session INTEGER PRIMARY KEY);",
 };
 
 #define VERSION ((int)(sizeof(steps) / sizeof(steps[0])))

@@ -26,7 +26,7 @@
 #include <unistd.h>
 
 #define GROUP_MOST       10000 /* tasks of one transaction */
-#define STATEMENTS       64    /* different ones */
+#define STATEMENTS       128   /* different ones */
 #define FIRST_WAIT_MS    100   /* after a failed commit */
 #define LAST_WAIT_MS     5000
 #define STOPPING_WAIT_MS 20 /* the same when there is not much time left */

@@ -292,6 +292,28 @@ static void what_may_not_be_written_is_refused(void **state)
     "CREATE TABLE ledger (number INTEGER PRIMARY KEY, entries INTEGER NOT NULL,"     \
     " until_ms INTEGER NOT NULL, position INTEGER NOT NULL, bytes INTEGER NOT NULL," \
     " dropped INTEGER NOT NULL, sheets BLOB NOT NULL);"
+#define VERSION_4                                                                                  \
+    "CREATE TABLE session (number INTEGER PRIMARY KEY, id BLOB NOT NULL, persistent INTEGER NOT "  \
+    "NULL, expiry INTEGER NOT NULL,"                                                               \
+    " left_ms INTEGER NOT NULL, will BLOB, will_delay INTEGER NOT NULL, will_expiry INTEGER NOT "  \
+    "NULL);"                                                                                       \
+    "CREATE TABLE subscription (session INTEGER NOT NULL, share TEXT NOT NULL, filter TEXT NOT "   \
+    "NULL, identifier INTEGER NOT NULL,"                                                           \
+    " options INTEGER NOT NULL, PRIMARY KEY (session, share, filter)) WITHOUT ROWID;"              \
+    "CREATE TABLE message (number INTEGER PRIMARY KEY, record BLOB NOT NULL);"                     \
+    "CREATE TABLE queued (session INTEGER NOT NULL, number INTEGER NOT NULL, packet_id INTEGER "   \
+    "NOT NULL, size INTEGER NOT NULL,"                                                             \
+    " message INTEGER, qos INTEGER NOT NULL, retain INTEGER NOT NULL, released INTEGER NOT NULL, " \
+    "share TEXT, identifiers BLOB,"                                                                \
+    " PRIMARY KEY (session, number)) WITHOUT ROWID;"                                               \
+    "CREATE INDEX queued_of_message ON queued (message);"                                          \
+    "CREATE INDEX queued_in_flight ON queued (session, number) WHERE packet_id <> 0;"              \
+    "CREATE TABLE received (session INTEGER NOT NULL, packet_id INTEGER NOT NULL, PRIMARY KEY "    \
+    "(session, packet_id)) WITHOUT ROWID;"                                                         \
+    "CREATE TABLE retained (topic BLOB PRIMARY KEY, expires_ms INTEGER NOT NULL, record BLOB NOT " \
+    "NULL);"                                                                                       \
+    "CREATE INDEX retained_expiring ON retained (expires_ms) WHERE expires_ms > 0;"                \
+    "CREATE TABLE ended (session INTEGER PRIMARY KEY);"
 #define LETTER "INSERT INTO delivery (number, service, target, state, created_ms, attempts, due_ms"
 #define RECORD "x'0101056162632d3102046d2f746f03027879'"
 
@@ -308,6 +330,9 @@ static void an_old_schema_comes_up_to_date(void **state)
         VERSION_1 VERSION_2 VERSION_3 LETTER
         ", record) VALUES (7, 'file', 'out', 0, 1790000000000, 2, 1790000001000, " RECORD ");"
         "INSERT INTO ledger VALUES (1, 0, 1790000000000, 0, 3, 0, x'00'); PRAGMA user_version = 3",
+        VERSION_1 VERSION_2 VERSION_3 VERSION_4 LETTER
+        ", record) VALUES (7, 'file', 'out', 0, 1790000000000, 2, 1790000001000, " RECORD ");"
+        "INSERT INTO queued VALUES (1, 2, 0, 9, 3, 1, 0, 0, NULL, NULL); PRAGMA user_version = 4",
     };
     for (size_t i = 0; i < ROWS(versions); i++) {
         struct temporary t;

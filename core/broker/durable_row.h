@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: MIT */
+
+/* Rows and times, for durable_sql.c and durable_read.c alone: the writer's thread, or the main thread at the start. */
+
+#ifndef TOCSIN_BROKER_DURABLE_ROW_H
+#define TOCSIN_BROKER_DURABLE_ROW_H
+
+#include "broker/durable_op.h"
+
+struct sqlite3_stmt;
+
+/* The wall clock's time at which a second of the broker's clock begins (at least 1), and back: the first second that begins
+ * at that time or later, 1 (which is over) for a time that is over. 0 is never, both ways. */
+int64_t expires_to_wall(const struct durable_clock *clock, uint32_t expires);
+uint32_t expires_from_wall(const struct durable_clock *clock, int64_t expires_ms);
+
+/* A publication of a record, `expires` set. Returns what durable_read_publication() does. */
+int row_publication(const struct durable_clock *clock, const void *record, size_t len,
+                    struct publication **out);
+
+/* The columns of a row of `queued` that row_message() wants, and their places. */
+#define QUEUED_COLUMNS \
+    "session, number, packet_id, size, message, qos, retain, released, share, identifiers"
+enum queued_column {
+    QUEUED_SESSION,
+    QUEUED_NUMBER,
+    QUEUED_PACKET_ID,
+    QUEUED_SIZE,
+    QUEUED_MESSAGE,
+    QUEUED_QOS,
+    QUEUED_RETAIN,
+    QUEUED_RELEASED,
+    QUEUED_SHARE,
+    QUEUED_IDENTIFIERS,
+};
+
+/* The record of a message by its number. */
+#define MESSAGE_RECORD "SELECT record FROM message WHERE number = ?1"
+
+/* Makes a message of such a row; `record` is the statement MESSAGE_RECORD. Returns 0, -EBADMSG for what cannot be read,
+ * -ENOMEM, or -EIO, for which SQLite's error tells more. */
+int row_message(struct sqlite3_stmt *row, struct sqlite3_stmt *record,
+                const struct durable_clock *clock, struct stored_message *out);
+
+#endif
