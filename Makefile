@@ -224,7 +224,7 @@ demo: build-deps ## build, then show the main job (SECONDS=n to end by itself)
 	@$(MAKE) --no-print-directory compile
 	@BUILD=$(B) $(if $(filter command,$(origin SECONDS)),DEMO_SECONDS=$(SECONDS)) examples/first-steps/demo
 
-COMMANDS = run check explain send pub sub queue store plugins help version
+COMMANDS = run check explain send pub sub queue store why ledger plugins help version
 .PHONY: man
 man: all ## write the manual pages to build/man
 	@mkdir -p build/man
