@@ -177,7 +177,6 @@ static int watch_signals(void)
     sigaddset(&ends, SIGINT);
     sigaddset(&ends, SIGTERM);
     sigprocmask(SIG_BLOCK, &ends, NULL);
-    signal(SIGPIPE, SIG_IGN);
     return signalfd(-1, &ends, SFD_CLOEXEC);
 }
 
@@ -217,10 +216,17 @@ static int list(struct listing *listing, struct book_file *file, bool goes_on)
     }
     if (rc == 0 && book.damaged)
         fprintf(stderr, "tocsin ledger: some of it could not be read\n");
+    if (rc < 0)
+        fprintf(stderr, "tocsin ledger: %s: %s\n", file->path,
+                rc == -EIO ? book.error : strerror(-rc));
     uint64_t next_row = book.next_row;
     book_release(&book);
-    if (rc == 0 && goes_on && !listing->failed)
-        rc = follow(listing, file->db, next_row);
+    if (rc < 0 || !goes_on || listing->failed)
+        return rc;
+    rc = follow(listing, file->db, next_row);
+    if (rc < 0)
+        fprintf(stderr, "tocsin ledger: %s: %s\n", file->path,
+                rc == -EIO ? sqlite3_errmsg(file->db) : strerror(-rc));
     return rc;
 }
 
@@ -246,10 +252,9 @@ static int run(const struct cli_args *args)
         .filter = &filter,
         .as_json = cli_value(&cli_ledger, args, "json") != NULL,
     };
+    if (goes_on)
+        signal(SIGPIPE, SIG_IGN);
     int rc = list(&listing, &file, goes_on);
-    if (rc < 0)
-        fprintf(stderr, "tocsin ledger: %s: %s\n", file.path,
-                rc == -EIO ? sqlite3_errmsg(file.db) : strerror(-rc));
     release(&listing);
     book_file_close(&file);
     return rc == 0 && (goes_on || !listing.failed) ? CLI_OK : CLI_FAILED;

@@ -11,7 +11,6 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#include <sqlite3.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -177,8 +176,7 @@ static int run(const struct cli_args *args)
     if (rc == 0)
         status = tell(&file, &book, &filter, cli_value(&cli_why, args, "json") != NULL);
     else
-        fprintf(stderr, "tocsin why: %s: %s\n", file.path,
-                rc == -EIO ? sqlite3_errmsg(file.db) : strerror(-rc));
+        fprintf(stderr, "tocsin why: %s: %s\n", file.path, rc == -EIO ? book.error : strerror(-rc));
     book_release(&book);
     book_file_close(&file);
     return status;

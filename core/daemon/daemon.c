@@ -217,6 +217,8 @@ static int start(struct daemon *daemon)
     if (rc == 0)
         rc = services_restore(daemon->services);
     if (rc == 0)
+        ledger_begin(daemon->ledger);
+    if (rc == 0)
         rc = services_start(daemon->services);
     if (rc == 0)
         rc = start_shards(daemon);

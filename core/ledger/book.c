@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <sqlite3.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -399,6 +400,8 @@ int book_read(sqlite3 *db, const struct book_filter *filter, bool runs, struct b
         rc = read_events(db, book, book->count > 0 ? first_row : 0);
     if (rc == 0)
         rc = book_settle(db, book, runs);
+    if (rc == -EIO)
+        snprintf(book->error, sizeof(book->error), "%s", sqlite3_errmsg(db));
     sqlite3_exec(db, "ROLLBACK", NULL, NULL, NULL);
     return rc;
 }

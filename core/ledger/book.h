@@ -86,8 +86,9 @@ struct book_filter {
 struct book {
     struct book_entry **entries; /* oldest first */
     size_t count, room;
-    struct map ids; /* of deliveries, to these */
-    bool damaged;   /* something could not be read */
+    struct map ids;  /* of deliveries, to these */
+    bool damaged;    /* something could not be read */
+    char error[200]; /* of SQLite, for -EIO */
 
     /* Of the whole ledger. */
     uint64_t kept;     /* messages, about */
@@ -98,8 +99,8 @@ struct book {
     bool last_ended;           /* that one has ended in good order */
 };
 
-/* Reads what is wanted, as of one moment. `runs`: whether a daemon has the store now. Returns 0, -EIO (SQLite's error tells
- * more) or -ENOMEM; then it is still to be released. */
+/* Reads what is wanted, as of one moment. `runs`: whether a daemon has the store now. Returns 0, -EIO or -ENOMEM; then it
+ * is still to be released. */
 int book_read(struct sqlite3 *db, const struct book_filter *filter, bool runs, struct book *book);
 void book_release(struct book *book);
 

@@ -459,10 +459,16 @@ int ledger_new(struct store *store, const struct ledger_config *config, struct l
         ledger_free(ledger);
         return rc;
     }
-    note_run(ledger, false);
-    store_ride(store, &ledger->rider);
     *out = ledger;
     return 0;
+}
+
+void ledger_begin(struct ledger *ledger)
+{
+    if (!ledger)
+        return;
+    note_run(ledger, false);
+    store_ride(ledger->store, &ledger->rider);
 }
 
 void ledger_end(struct ledger *ledger)

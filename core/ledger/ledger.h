@@ -52,6 +52,10 @@ int ledger_config_read(const struct conf *conf, struct ledger_config *out,
 /* Goes on where the one in the store ends. Before the first task is posted. Returns 0, -EIO or -ENOMEM. */
 int ledger_new(struct store *store, const struct ledger_config *config, struct ledger **out);
 
+/* From now on it is written: by the store's thread, so nobody else may use the store's connection any more. Notes that the
+ * daemon begins. */
+void ledger_begin(struct ledger *ledger);
+
 /* For a reload. */
 void ledger_configure(struct ledger *ledger, const struct ledger_config *config);
 

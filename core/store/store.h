@@ -94,7 +94,7 @@ struct store_rider {
     void (*done)(struct store_rider *rider, bool committed);
 };
 
-/* There is one. Before the first task is posted. It lives as long as the store. */
+/* There is one. From then on the writer uses the connection, as after the first task. It lives as long as the store. */
 void store_ride(struct store *store, struct store_rider *rider);
 
 /* Has the rider asked soon. Any thread. */
