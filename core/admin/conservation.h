@@ -7,7 +7,7 @@
  *                 received = routed + not matched + refused + waiting
  *     deliveries: made by routes = created
  *                 created + restored + revived = sent + waiting, retrying (in memory or on disk) + dead (rejected, given up)
- *                         + dropped, forgotten or refused by a rule + unreadable, removed or left on disk
+ *                         + dropped, suppressed, forgotten or refused by a rule + unreadable, removed or left on disk
  *
  * Both sides are counted by different hands. Within a shard and within a target they agree at every moment. Between
  * them there are counters that were read at different moments, so these are compared only while nothing moves, and

@@ -59,6 +59,7 @@ const struct counter counters_of_target[] = {
     T(handed_over, "deliveries that went to the next configuration"),
     T(unreadable, "deliveries on disk that cannot be read"),
     T(removed, "deliveries that somebody else has taken off the disk"),
+    T(suppressed, "deliveries whose message had come before"),
     T(left, "deliveries that were there at the end"),
     G(waiting, "deliveries that wait"),
     G(retrying, "of these, tried in vain so far"),

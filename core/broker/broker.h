@@ -80,9 +80,12 @@ struct broker_tap;
 struct tap_message {
     struct tap_message *next;
     struct publication *publication;
-    uint8_t qos;   /* that it is delivered with: the smaller of the publisher's and the filter's */
-    bool retain;   /* sent because of a new filter, not just published */
-    void *receipt; /* the broker's */
+    uint8_t qos; /* that it is delivered with: the smaller of the publisher's and the filter's */
+    bool retain; /* sent because of a new filter, not just published */
+    bool dup;    /* its publisher may have sent it before */
+    uint16_t packet_id; /* that its publisher gave it; 0: QoS 0, or no client's */
+    uint64_t client;    /* a hash of the publisher's client id, the same in another run */
+    void *receipt;      /* the broker's */
 };
 
 /*

@@ -252,6 +252,8 @@ void on_publish(struct client *c, uint8_t first, const uint8_t *body, size_t len
         .payload_len = in.payload.len,
         .qos = in.qos,
         .retain = in.retain,
+        .dup = in.dup,
+        .packet_id = in.packet_id,
         .from = c->session,
         .wants_receipt = in.qos > 0,
     };

@@ -32,6 +32,8 @@ struct publish {
     uint32_t expires; /* second of the broker's clock; 0: never */
     uint8_t qos;
     bool retain;
+    bool dup;
+    uint16_t packet_id;           /* that the publisher gave it; 0: none */
     const struct session *from;   /* for No Local; NULL for nobody */
     struct publication *kept;     /* see publish_keep() */
     const struct broker_tap *tap; /* that does not want it back; NULL for none */

@@ -12,6 +12,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
 /* What a tap is given, with the broker's side of it. */
 struct tap_item {
     struct tap_message message;
@@ -260,6 +263,11 @@ void tap_deliver(struct worker *worker, unsigned number, struct publish *p, uint
     if (!item) {
         p->failed = true;
         return;
+    }
+    if (qos > 0 && p->packet_id > 0 && p->from) {
+        item->message.dup = p->dup;
+        item->message.packet_id = p->packet_id;
+        item->message.client = XXH3_64bits(p->from->id, p->from->id_len);
     }
     if (qos > 0 && p->receipt) {
         receipt_wait(p->receipt);

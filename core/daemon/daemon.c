@@ -55,6 +55,7 @@ static void on_lost(void *context, const char *link, uint64_t generation)
     struct daemon *daemon = context;
     pthread_mutex_lock(&daemon->services_lock);
     services_forget_held(daemon->services, link, generation);
+    seen_lost(daemon->seen, message_sender(link, NULL, 0));
     pthread_mutex_unlock(&daemon->services_lock);
 }
 
@@ -143,6 +144,9 @@ static bool end_links(struct daemon *daemon)
 static int open_store(struct daemon *daemon)
 {
     const char *path = daemon->setup.store_path;
+    daemon->identity.host.seen = daemon->seen = seen_new();
+    if (!daemon->seen)
+        return -ENOMEM;
     if (!path || strcmp(path, STORE_MEMORY) == 0) {
         log_info("no store (`store = { };` makes one): what waits for a service ends with this "
                  "program");
@@ -155,8 +159,18 @@ static int open_store(struct daemon *daemon)
     buf_release(&why);
     if (rc == 0 && !(daemon->keeper = keeper_new(daemon->store)))
         rc = -ENOMEM;
+    if (rc == 0 && (rc = keeper_load_seen(daemon->keeper, daemon->seen)) < 0)
+        log_error("%s: what was taken over before cannot be read", path);
     daemon->identity.host.keeper = daemon->keeper;
-    if (rc == 0)
+    return rc;
+}
+
+/* Goes on where an earlier run has ended. The ledger comes last: it writes by itself, on the store's thread, and until
+ * then the store's connection is this one's. */
+static int restore(struct daemon *daemon)
+{
+    int rc = services_restore(daemon->services);
+    if (rc == 0 && daemon->store)
         rc = ledger_new(daemon->store, &daemon->setup.ledger, &daemon->ledger);
     daemon->identity.host.ledger = daemon->ledger;
     return rc;
@@ -175,14 +189,18 @@ static void on_store_changed(void *context)
 static size_t close_store(struct daemon *daemon)
 {
     ledger_end(daemon->ledger);
+    if (daemon->seen)
+        seen_save(daemon->seen);
     size_t left = store_close(daemon->store, STORE_CLOSE_MS);
     if (left > 0)
         log_error("%zu changes could not be written to %s", left, daemon->setup.store_path);
     keeper_free(daemon->keeper);
     ledger_free(daemon->ledger);
+    seen_free(daemon->seen);
     daemon->store = NULL;
     daemon->keeper = NULL;
     daemon->ledger = NULL;
+    daemon->seen = NULL;
     return left;
 }
 
@@ -215,7 +233,7 @@ static int start(struct daemon *daemon)
     if (rc == 0)
         rc = open_store(daemon);
     if (rc == 0)
-        rc = services_restore(daemon->services);
+        rc = restore(daemon);
     if (rc == 0)
         ledger_begin(daemon->ledger);
     if (rc == 0)

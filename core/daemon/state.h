@@ -10,6 +10,7 @@
 #include "daemon/setup.h"
 #include "daemon/shard.h"
 #include "delivery/keep.h"
+#include "delivery/seen.h"
 #include "ledger/ledger.h"
 #include "store/store.h"
 
@@ -25,6 +26,7 @@ struct daemon {
     struct store *store;   /* the same */
     struct keeper *keeper;
     struct ledger *ledger;
+    struct seen *seen;
     struct links *links;
     pthread_rwlock_t links_lock; /* held to read by those who publish: a worker that was given up on
                                   * may still be at it when the links go */

@@ -28,6 +28,7 @@ void balance_target(const struct service_target *t, struct target_stats *out)
     out->handed_over = flow->handed_over;
     out->unreadable = flow->unreadable;
     out->removed = flow->removed;
+    out->suppressed = flow->suppressed;
     out->left = flow->left;
     out->waiting += t->spilled;
     out->spilled = t->spilled;
@@ -38,7 +39,8 @@ int64_t target_stats_difference(const struct target_stats *s)
 {
     uint64_t in = s->created + s->restored + s->revived + s->taken_over + s->moved_in;
     uint64_t out = s->sent + s->rejected + s->given_up + s->dropped + s->forgotten + s->refused +
-                   s->moved_out + s->handed_over + s->unreadable + s->removed + s->left;
+                   s->moved_out + s->handed_over + s->unreadable + s->removed + s->left +
+                   s->suppressed;
     return (int64_t)(in - out - s->waiting);
 }
 
@@ -59,6 +61,7 @@ static void add(struct target_stats *sum, const struct target_stats *more)
     sum->handed_over += more->handed_over;
     sum->unreadable += more->unreadable;
     sum->removed += more->removed;
+    sum->suppressed += more->suppressed;
     sum->left += more->left;
     sum->waiting += more->waiting;
     sum->spilled += more->spilled;

@@ -6,6 +6,7 @@
 #include "base/container.h"
 #include "base/log.h"
 #include "delivery/record.h"
+#include "delivery/seen.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -15,6 +16,7 @@
 
 struct keeper {
     struct store *store;
+    struct seen *seen; /* NULL: none */
     atomic_uint_fast64_t next_number;
     atomic_uint_fast64_t dead;
     uint64_t seed; /* for the spread of what is due at once */
@@ -58,6 +60,15 @@ void keeper_free(struct keeper *keeper)
     free(keeper);
 }
 
+int keeper_load_seen(struct keeper *keeper, struct seen *seen)
+{
+    uint64_t next_number = atomic_load(&keeper->next_number);
+    int rc = seen_load(seen, keeper->store, &next_number);
+    atomic_store(&keeper->next_number, next_number);
+    keeper->seen = seen;
+    return rc;
+}
+
 /* ---- Writing; the store's thread ---- */
 
 static bool is_needed(const struct store_task *task)
@@ -85,6 +96,8 @@ static int insert(struct store_task *task, struct store *store)
     sqlite3_bind_int64(s, 4, kept->created_ms);
     sqlite3_bind_blob64(s, 5, record->data, record->len, SQLITE_STATIC);
     int rc = store_step(s);
+    if (rc == SQLITE_OK)
+        rc = seen_write(store, kept->number, kept->delivery);
     kept->inserted = rc == SQLITE_OK;
     return rc;
 }
@@ -149,6 +162,8 @@ static void written(struct store_task *task, struct store *store)
     struct kept *kept = CONTAINER_OF(task, struct kept, task);
     struct delivery *d = kept->delivery;
     bool inserted = kept->inserted;
+    if (inserted && kept->keeper->seen)
+        seen_safe(kept->keeper->seen, d, true);
     enum kept_state before = leave_waiting(kept, KEPT_WRITTEN);
     if (before != KEPT_ENDED) {
         /* From here on the task may be posted again by the owner. */
@@ -647,7 +662,7 @@ int keep_count(struct keeper *keeper, const char *service, const char *target, u
     if (rc == SQLITE_OK && (rc = sqlite3_step(row)) == SQLITE_ROW) {
         *count = (uint64_t)sqlite3_column_int64(row, 0);
         *last = (uint64_t)sqlite3_column_int64(row, 1);
-        if (!service) /* numbers go on where those on disk end */
+        if (!service && *last >= atomic_load(&keeper->next_number)) /* they go on behind these */
             atomic_store(&keeper->next_number, *last + 1);
     }
     sqlite3_finalize(row);

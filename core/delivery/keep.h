@@ -18,10 +18,15 @@
 #include "store/store.h"
 
 struct keeper;
+struct seen;
 
 /* Keeps deliveries in this store. NULL when there is no memory. */
 struct keeper *keeper_new(struct store *store);
 void keeper_free(struct keeper *keeper); /* after the store has been closed; NULL is allowed */
+
+/* Loads what an earlier run has seen (seen.h), and keeps it with the deliveries from now on. Before anything is put. Returns
+ * 0 or a negative errno value. */
+int keeper_load_seen(struct keeper *keeper, struct seen *seen);
 
 /* Puts a delivery on disk that is not there yet; with `hold`, its message is held until then, also when it is on its way
  * there already. When there is no memory for that, a message that should be held is refused (message.h). */

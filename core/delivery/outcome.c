@@ -4,6 +4,7 @@
 
 #include "base/clock.h"
 #include "delivery/keep.h"
+#include "delivery/seen.h"
 #include "delivery/service.h"
 #include "ledger/ledger.h"
 
@@ -161,6 +162,8 @@ static void give_places(struct service *s)
     while ((n = queue_grant(s->queue, granted, GRANTS_AT_ONCE)) > 0) {
         for (size_t i = 0; i < n && s->host->keeper; i++)
             keep_put(s->host->keeper, granted[i].delivery, true);
+        for (size_t i = 0; i < n && s->host->seen && !s->host->keeper; i++)
+            seen_safe(s->host->seen, granted[i].delivery, false);
         pthread_mutex_unlock(&s->lock);
         for (size_t i = 0; i < n; i++) {
             message_release_hold(granted[i].message);
@@ -189,6 +192,10 @@ static void end_delivery(const struct services_host *host, struct delivery *d,
 {
     const bool dead = fate == QUEUE_REJECTED || fate == QUEUE_GIVEN_UP;
     const char *reason = result->reason[0] ? result->reason : "no reason given";
+    if (host->seen && fate == QUEUE_FORGOTTEN)
+        seen_forget(host->seen, d);
+    else if (host->seen && !(dead && host->keeper)) /* else when it is on disk */
+        seen_safe(host->seen, d, false);
     if (dead && host->keeper)
         keep_bury(host->keeper, d, result->attempt, reason);
     else if (host->keeper)
@@ -283,7 +290,10 @@ void service_submit(struct service *service, struct delivery *first, enum origin
             full = t;
             full_place = place;
         }
-        if ((place == QUEUE_PLACED || place == QUEUE_PASSED) && service->host->keeper) {
+        const bool has_place = place == QUEUE_PLACED || place == QUEUE_PASSED;
+        if (has_place && !service->host->keeper && service->host->seen)
+            seen_safe(service->host->seen, d, false);
+        if (has_place && service->host->keeper) {
             keep_order(service->host->keeper, d);
             if (d->message->qos > 0)
                 keep_put(service->host->keeper, d, true);

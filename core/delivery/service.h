@@ -73,7 +73,7 @@ struct target_core {
  * one go with what moves them. */
 struct target_flow {
     uint64_t created, restored, revived, taken_over, moved_in;
-    uint64_t forgotten, refused, handed_over, unreadable, removed, left;
+    uint64_t forgotten, refused, handed_over, unreadable, removed, suppressed, left;
 };
 
 struct service_target {

@@ -7,6 +7,7 @@
 
 #include "base/clock.h"
 #include "delivery/keep.h"
+#include "delivery/seen.h"
 #include "delivery/service.h"
 
 #include <assert.h>
@@ -469,9 +470,31 @@ struct target *services_target_at(const struct services *services, const char *s
 
 /* ---- Working ---- */
 
+/* Ends those that were known already. */
+static void drop_known(struct delivery *list)
+{
+    while (list) {
+        struct delivery *d = list;
+        list = d->next;
+        struct service_target *t = service_target_of(d);
+        pthread_mutex_lock(&t->service->lock);
+        t->flow.created++;
+        t->flow.suppressed++;
+        pthread_mutex_unlock(&t->service->lock);
+        ledger_note_one(t->service->host->ledger, LEDGER_SUPPRESSED, d,
+                        "its message was taken over before");
+        delivery_free(d);
+    }
+}
+
 void services_submit(struct delivery *first)
 {
     int64_t now_ms = first ? clock_mono_ms() : 0;
+    struct seen *seen = first ? service_target_of(first)->service->host->seen : NULL;
+    struct delivery *again = NULL;
+    if (seen)
+        first = seen_pass(seen, first, now_ms, &again);
+    drop_known(again);
     while (first) {
         struct service *s = service_target_of(first)->service;
         struct delivery_list ours = { 0 }, others = { 0 };
@@ -495,6 +518,8 @@ static size_t forget_held(struct service *s, const char *link, uint64_t generati
         struct delivery *next = list->next;
         ledger_note_one(s->host->ledger, LEDGER_FORGOTTEN, list,
                         "the connection that brought it was lost");
+        if (s->host->seen)
+            seen_forget(s->host->seen, list);
         if (s->host->keeper)
             keep_end(s->host->keeper, list);
         delivery_free(list);

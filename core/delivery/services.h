@@ -39,6 +39,7 @@
 struct services;
 struct keeper;
 struct ledger;
+struct seen;
 
 /* What the outside provides. All of it outlives the services. */
 struct services_host {
@@ -53,6 +54,7 @@ struct services_host {
     void *context;
     struct keeper *keeper; /* where deliveries are kept on disk (keep.h); NULL: nowhere */
     struct ledger *ledger; /* where it is noted what became of them; NULL: nowhere */
+    struct seen *seen;     /* what has been taken over already (seen.h); NULL: nobody knows */
     /* A delivery was rejected, or given up after so many attempts: with a keeper, it is a dead letter now. NULL when nobody
      * wants to know. By a thread of its service, without a lock; may block for a moment. The delivery (service and target
      * are delivery->target's) is borrowed. Not for messages below "tocsin/", which are about such things: of those there
@@ -145,6 +147,7 @@ struct target_stats {
     uint64_t handed_over; /* to the target of the next configuration */
     uint64_t unreadable;  /* stays on disk */
     uint64_t removed;     /* from the disk, by somebody else */
+    uint64_t suppressed;  /* of messages that had been taken over before, and came again */
     uint64_t left;        /* there at the end: on disk for the next start, or undone */
 
     uint64_t retried; /* attempts in vain, of deliveries that are tried again */

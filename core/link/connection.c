@@ -21,6 +21,7 @@
 
 #define MISC_INTERVAL_MS 1000
 #define STABLE_MS        10000 /* a connection that lasted so long was a good one */
+#define PLAIN_MOST       1000  /* messages of QoS 0 before those that come again */
 #define LAST_READS       16    /* of what a broker sent before it closed */
 #define STATUS_OFFLINE   "offline"
 #define SYSTEM_CA_PATH   "/etc/ssl/certs"
@@ -114,11 +115,36 @@ static void on_disconnect(struct mosquitto *mosq, void *context, int reason,
         c->reason = reason;
 }
 
+/* The library tells of DUP only in the line that it formats for the log, right before it shows the message. */
+static void note_dup(struct connection *c, int level, const char *text)
+{
+    static const char head[] = " received PUBLISH (";
+    const char *at = level == MOSQ_LOG_DEBUG ? strstr(text, head) : NULL;
+    int dup, qos, retain, id;
+    if (at && sscanf(at + sizeof(head) - 1, "d%d, q%d, r%d, m%d,", &dup, &qos, &retain, &id) == 4)
+        c->dup_id = dup && qos > 0 ? id : 0;
+}
+
 static void keep_error(struct mosquitto *mosq, void *context, int level, const char *text)
 {
     (void)mosq;
     struct connection *c = context;
     connector_keep_error(c->why, sizeof(c->why), level, text);
+    note_dup(c, level, text);
+}
+
+bool connection_is_dup(struct connection *c, const struct mosquitto_message *message)
+{
+    const bool dup = message->qos > 0 && c->dup_id == message->mid;
+    c->dup_id = 0;
+    if (dup || !c->knows_dup)
+        return dup;
+    c->plain += message->qos > 0 ? PLAIN_MOST : 1;
+    if (c->plain >= PLAIN_MOST) { /* what comes again comes first */
+        mosquitto_log_callback_set(c->mosq, NULL);
+        c->knows_dup = false;
+    }
+    return false;
 }
 
 /* ---- Making a client ----------------------------------------------------------------------------- */
@@ -333,6 +359,9 @@ static int try_open(struct connection *c)
     c->why[0] = '\0';
     c->answered = c->closing = false;
     c->reason = 0;
+    c->dup_id = 0;
+    c->knows_dup = true;
+    c->plain = 0;
     int rc = c->connector ? 0 : start_connecting(c);
     if (rc == 0)
         rc = await_connector(c, deadline);
@@ -341,15 +370,15 @@ static int try_open(struct connection *c)
 
     c->v5 = c->version == MQTT_PROTOCOL_V5;
     mosquitto_user_data_set(c->mosq, c);
-    /* Only until CONNACK: with a log callback the library formats a line for each packet. */
+    /* Only as long as there may be something in it: with a log callback the library formats a line for each packet. */
     mosquitto_log_callback_set(c->mosq, keep_error);
     rc = await_connack(c, deadline);
     if (rc == 0)
         rc = check_connack(c);
     if (rc < 0)
         connection_close(c);
-    else
-        mosquitto_log_callback_set(c->mosq, NULL);
+    else if (!c->connack.session_present && c->knows_dup)
+        mosquitto_log_callback_set(c->mosq, NULL); /* nothing comes again */
     return rc;
 }
 

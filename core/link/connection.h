@@ -68,10 +68,13 @@ struct connection {
     bool no_will;         /* the broker refused the retained will */
     unsigned attempt;     /* failed ones since the last good connection */
     int64_t opened_ms;
-    int64_t misc_ms;   /* when mosquitto_loop_misc() is due */
-    int64_t ping_ms;   /* when connection_hold() is to send a PINGREQ */
-    bool answered;     /* CONNACK has come */
-    int reason;        /* of CONNACK or DISCONNECT */
+    int64_t misc_ms; /* when mosquitto_loop_misc() is due */
+    int64_t ping_ms; /* when connection_hold() is to send a PINGREQ */
+    bool answered;   /* CONNACK has come */
+    int reason;      /* of CONNACK or DISCONNECT */
+    int dup_id;      /* packet identifier of the message that is being read, if it is marked DUP */
+    bool knows_dup;  /* the library tells of DUP still */
+    unsigned plain;  /* messages that were not marked so */
     unsigned progress; /* counts callbacks, to see whether a read brought anything */
     struct log_trouble trouble;
     char why[200]; /* why the last attempt or connection failed */
@@ -117,6 +120,9 @@ bool connection_read(struct connection *c, bool *dry);
 bool connection_write(struct connection *c);
 
 bool connection_wants_write(const struct connection *c);
+
+/* For the message callback, for each message: whether it is marked DUP, for the broker may have sent it before. */
+bool connection_is_dup(struct connection *c, const struct mosquitto_message *message);
 
 /* For callbacks: a packet has come. */
 void connection_note_progress(struct connection *c);

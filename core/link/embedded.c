@@ -100,6 +100,10 @@ static struct message *take_in(struct embedded *link, struct tap_message *from,
     m->generation = 1;
     m->qos = from->qos;
     m->retain = from->retain;
+    m->dup = from->dup;
+    m->packet_id = from->packet_id;
+    if (from->packet_id > 0)
+        m->sender = message_sender(EMBEDDED_NAME, &from->client, sizeof(from->client));
     m->hops = in->hops;
     m->next = NULL;
     m->taken = taken;

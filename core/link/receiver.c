@@ -25,6 +25,7 @@ struct receiver {
     struct receiver_counters counters;
     struct intake *intake;
     struct subscriber *subscriber;
+    uint64_t sender; /* the link, as messages have it */
     atomic_bool open;
     pthread_t thread;
     bool started;
@@ -84,6 +85,7 @@ static void on_message(struct mosquitto *mosq, void *context, const struct mosqu
     struct connection *c = context;
     struct receiver *r = c->context;
     connection_note_progress(c);
+    const bool dup = connection_is_dup(c, in);
     int64_t now_ms = clock_wall_ms();
     if (properties_read(&r->properties, properties, now_ms) < 0) {
         r->failed = true;
@@ -102,6 +104,9 @@ static void on_message(struct mosquitto *mosq, void *context, const struct mosqu
     m->link = r->config->name;
     m->qos = (uint8_t)in->qos;
     m->retain = in->retain;
+    m->dup = dup;
+    m->packet_id = (uint16_t)in->mid;
+    m->sender = r->sender;
     m->hops = r->properties.hops;
     m->next = NULL;
     *r->end = m;
@@ -308,6 +313,7 @@ int receiver_new(const struct receiver_config *config, struct receiver **out)
         return -ENOMEM;
     const struct link_settings *s = config->settings;
     r->config = config;
+    r->sender = message_sender(config->name, NULL, 0);
     r->end = &r->first;
     r->connection = (struct connection){ .settings = s,
                                          .side = "receiving",

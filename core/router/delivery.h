@@ -50,6 +50,8 @@ struct delivery {
     void *kept;
     void (*kept_free)(void *kept);
     uint64_t number; /* its place in the order on disk; 0: none yet */
+    uint64_t identity
+        [2]; /* by which it is known when its message is sent again (delivery/seen.h); 0: not */
 
     /* The queue's own. */
     struct queue_target *queue_target;

@@ -3,8 +3,12 @@
 #include "router/message.h"
 
 #include <assert.h>
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
 
 /* Cuts a block of memory into pieces; with `at` NULL it only measures. */
 struct cutter {
@@ -81,6 +85,7 @@ struct message *message_new(const char *topic, size_t topic_len, const void *pay
     atomic_init(&m->refs, 1);
     atomic_init(&m->holds, 1);
     atomic_init(&m->refused, false);
+    atomic_init(&m->followers, NULL);
     cutter = (struct cutter){ .at = (char *)m, .used = sizeof(struct message) };
     if (properties)
         m->properties = cut_properties(&cutter, properties);
@@ -101,6 +106,58 @@ void message_unref(struct message *message)
         free(message);
 }
 
+uint64_t message_sender(const char *link, const void *client, size_t len)
+{
+    /* Without a seed, as it goes to disk; who makes another's hash gains nothing without the rest (delivery/seen.h). */
+    uint64_t sender = XXH3_64bits(link, strlen(link));
+    if (len > 0)
+        sender = XXH3_64bits_withSeed(client, len, sender);
+    return sender ? sender : 1;
+}
+
+/* ---- Followers ---- */
+
+struct message_follower {
+    struct message_follower *next;
+    struct message *message; /* with a reference and a hold */
+};
+
+static struct message_follower nobody_more; /* in place of a list: the message has been taken */
+
+int message_follow(struct message *message, struct message *follower)
+{
+    struct message_follower *f = malloc(sizeof(*f));
+    if (!f)
+        return -ENOMEM;
+    f->message = message_ref(follower);
+    message_hold(follower);
+    f->next = atomic_load(&message->followers);
+    while (f->next != &nobody_more &&
+           !atomic_compare_exchange_weak(&message->followers, &f->next, f))
+        ;
+    if (f->next != &nobody_more)
+        return 0;
+    message_release_hold(follower);
+    message_unref(follower);
+    free(f);
+    return -EALREADY;
+}
+
+static void let_followers_go(struct message *message)
+{
+    const bool refused = atomic_load(&message->refused);
+    struct message_follower *f = atomic_exchange(&message->followers, &nobody_more);
+    while (f) {
+        struct message_follower *next = f->next;
+        if (refused)
+            message_refuse(f->message);
+        message_release_hold(f->message);
+        message_unref(f->message);
+        free(f);
+        f = next;
+    }
+}
+
 void message_hold(struct message *message)
 {
     atomic_fetch_add_explicit(&message->holds, 1, memory_order_relaxed);
@@ -110,7 +167,10 @@ void message_release_hold(struct message *message)
 {
     unsigned before = atomic_fetch_sub_explicit(&message->holds, 1, memory_order_acq_rel);
     assert(before > 0);
-    if (before == 1 && message->taken)
+    if (before > 1)
+        return;
+    let_followers_go(message);
+    if (message->taken)
         message->taken(message, message->taken_context);
 }
 

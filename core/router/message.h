@@ -21,6 +21,7 @@
 #include <stdint.h>
 
 struct message;
+struct message_follower;
 
 /* Called once, by the thread that drops the last hold; it must be quick and must not block. */
 typedef void message_taken_fn(struct message *message, void *context);
@@ -39,8 +40,12 @@ struct message {
     uint64_t generation; /* of the link's connection that brought it */
     uint8_t qos;
     bool retain;
-    bool dup;
-    uint8_t hops; /* how often a router has republished it already */
+    bool dup;           /* its sender may have sent it before */
+    uint8_t hops;       /* how often a router has republished it already */
+    uint16_t packet_id; /* that the sender gave it */
+    uint64_t sender;    /* a hash of who sent it, the same in another run; 0: it is not known */
+
+    struct message_follower *_Atomic followers; /* see message_follow() */
 
     const struct tocsin_properties *properties; /* in the same block of memory; NULL for none */
     uint32_t topic_len;
@@ -68,6 +73,14 @@ void message_release_hold(struct message *message);
 /* Says that a delivery it led to could not be made, for lack of memory: it must not be acknowledged, but sent
  * again. By who still has a hold. Any thread. */
 void message_refuse(struct message *message);
+
+/* Who sends by a link, for message->sender: the client, as far as the link tells them apart (else `len` is 0). Never 0. */
+uint64_t message_sender(const char *link, const void *client, size_t len);
+
+/* Takes a hold on `follower` that goes when `message` is taken, and refuses it if that one was: for the same message that
+ * has come again meanwhile. Returns 0, -EALREADY when it has been taken, or -ENOMEM. Any thread, by who has a reference to
+ * the one and a hold on the other. */
+int message_follow(struct message *message, struct message *follower);
 
 /* Bytes of memory that it takes. */
 size_t message_size(const struct message *message);

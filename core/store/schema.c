@@ -35,6 +35,9 @@
  * received: identifiers of QoS 2 that a client has sent a message with and not released.
  * retained: the last message of each topic; `expires_ms` 0 is never.
  * ended: sessions that are no more and have left rows in `queued` or `subscription`, which are taken away bit by bit.
+ *
+ * seen: the identity of a delivery (delivery/seen.h) with its number, for as long as its message may be sent again. Number 0
+ * is the secret that identities are made with, as its sender.
  */
 static const char *const steps[] = {
     "CREATE TABLE delivery ("
@@ -118,6 +121,13 @@ static const char *const steps[] = {
     ");"
     "CREATE INDEX retained_expiring ON retained (expires_ms) WHERE expires_ms > 0;"
     "CREATE TABLE ended (session INTEGER PRIMARY KEY);",
+
+    "CREATE TABLE seen ("
+    "  number INTEGER PRIMARY KEY,"
+    "  sender INTEGER NOT NULL,"
+    "  identity BLOB NOT NULL,"
+    "  at_ms INTEGER NOT NULL"
+    ");",
 };
 
 #define VERSION ((int)(sizeof(steps) / sizeof(steps[0])))

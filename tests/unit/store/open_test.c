@@ -317,6 +317,10 @@ static void what_may_not_be_written_is_refused(void **state)
 #define LETTER "INSERT INTO delivery (number, service, target, state, created_ms, attempts, due_ms"
 #define RECORD "x'0101056162632d3102046d2f746f03027879'"
 
+#define VERSION_5                                                                      \
+    "CREATE TABLE seen (number INTEGER PRIMARY KEY, sender INTEGER NOT NULL, identity" \
+    " BLOB NOT NULL, at_ms INTEGER NOT NULL);"
+
 static void an_old_schema_comes_up_to_date(void **state)
 {
     (void)state;
@@ -333,6 +337,9 @@ static void an_old_schema_comes_up_to_date(void **state)
         VERSION_1 VERSION_2 VERSION_3 VERSION_4 LETTER
         ", record) VALUES (7, 'file', 'out', 0, 1790000000000, 2, 1790000001000, " RECORD ");"
         "INSERT INTO queued VALUES (1, 2, 0, 9, 3, 1, 0, 0, NULL, NULL); PRAGMA user_version = 4",
+        VERSION_1 VERSION_2 VERSION_3 VERSION_4 VERSION_5 LETTER
+        ", record) VALUES (7, 'file', 'out', 0, 1790000000000, 2, 1790000001000, " RECORD ");"
+        "INSERT INTO seen VALUES (0, 1, x'', 0); PRAGMA user_version = 5",
     };
     for (size_t i = 0; i < ROWS(versions); i++) {
         struct temporary t;
