@@ -35,31 +35,27 @@ static size_t encode(uint8_t bytes[10], uint64_t number)
     return n;
 }
 
-static void put(struct buf *out, uint64_t number)
-{
-    uint8_t bytes[10];
-    buf_add(out, bytes, encode(bytes, number));
-}
-
 /* A difference of times, which may be negative. */
-static void put_difference(struct buf *out, int64_t difference)
+static uint64_t difference_of(int64_t a, int64_t b)
 {
-    uint64_t bits = (uint64_t)difference;
-    put(out, difference < 0 ? ~bits << 1 | 1 : bits << 1);
+    uint64_t bits = (uint64_t)a - (uint64_t)b;
+    return bits >> 63 ? ~bits << 1 | 1 : bits << 1;
 }
 
-static void put_text(struct buf *out, const char *text, size_t len)
+/* Numbers one after the other, which are added at once. */
+#define NUMBERS_MOST 12
+static void put_numbers(struct buf *out, const uint64_t *numbers, size_t count)
 {
-    put(out, len);
-    buf_add(out, text, len);
+    uint8_t bytes[NUMBERS_MOST * 10];
+    size_t len = 0;
+    for (size_t i = 0; i < count; i++)
+        len += encode(bytes + len, numbers[i]);
+    buf_add(out, bytes, len);
 }
 
-/* Puts an item's head: what it is, and its length. */
-static void put_head(struct buf *out, enum sheet_tag tag, size_t len)
-{
-    buf_add_byte(out, (char)tag);
-    put(out, len);
-}
+#define PUT(OUT, ...)                                     \
+    put_numbers((OUT), (const uint64_t[]){ __VA_ARGS__ }, \
+                sizeof((const uint64_t[]){ __VA_ARGS__ }) / sizeof(uint64_t))
 
 /* ---- Names ---- */
 
@@ -80,7 +76,7 @@ static uint64_t name_of(struct sheet *sheet, const char *text, size_t len)
     if (sheet->names[at].len > 0)
         return sheet->names[at].place + 1u;
 
-    put_head(&sheet->out, SHEET_TAG_NAME, len);
+    PUT(&sheet->out, SHEET_TAG_NAME, len);
     uint32_t offset = (uint32_t)sheet->out.len, place = sheet->name_count++;
     if (buf_add(&sheet->out, text, len) == 0 && sheet->names_known < SHEET_NAMES / 2) {
         sheet->names[at].offset = offset;
@@ -106,10 +102,10 @@ static uint64_t parse_hex(const char *text)
     if (len == 0 || len > 16 || text[0] == '0')
         return 0;
     for (; *text; text++) {
-        const char *digits = "0123456789abcdef", *digit = strchr(digits, *text);
-        if (!digit)
+        bool is_digit = *text >= '0' && *text <= '9';
+        if (!is_digit && (*text < 'a' || *text > 'f'))
             return 0;
-        number = number << 4 | (uint64_t)(digit - digits);
+        number = number << 4 | (uint64_t)(is_digit ? *text - '0' : *text - 'a' + 10);
     }
     return number;
 }
@@ -139,7 +135,7 @@ void sheet_begin(struct sheet *sheet, int64_t now_ms)
     sheet->base_ms = now_ms;
     buf_add_byte(&sheet->out, SHEET_VERSION);
     buf_add_fill(&sheet->out, '\0', 4);
-    put(&sheet->out, now_ms > 0 ? (uint64_t)now_ms : 0);
+    PUT(&sheet->out, now_ms > 0 ? (uint64_t)now_ms : 0);
 }
 
 bool sheet_finish(struct sheet *sheet)
@@ -159,13 +155,7 @@ void sheet_add_decision(struct sheet *sheet, const struct sheet_decision *d)
     uint64_t route = name_of_string(sheet, d->route);
     uint64_t reason = name_of_string(sheet, d->reason);
     uint64_t when = name_of_string(sheet, d->when);
-    struct buf *parts = &sheet->parts;
-    put(parts, SHEET_DECISION);
-    put(parts, route);
-    put(parts, d->verdict);
-    put(parts, reason);
-    put(parts, when);
-    put(parts, d->missing);
+    PUT(&sheet->parts, SHEET_DECISION, route, d->verdict, reason, when, d->missing);
 }
 
 void sheet_add_delivery(struct sheet *sheet, const struct delivery *delivery)
@@ -174,29 +164,20 @@ void sheet_add_delivery(struct sheet *sheet, const struct delivery *delivery)
     uint64_t service = name_of_string(sheet, delivery->target->service);
     uint64_t target = name_of_string(sheet, delivery->target->name);
     const struct coded_id id = code_id(sheet, delivery->id);
-    struct buf *parts = &sheet->parts;
-    put(parts, SHEET_DELIVERY);
-    put(parts, route);
-    put(parts, service);
-    put(parts, target);
-    put(parts, id.run);
-    put(parts, id.number);
+    PUT(&sheet->parts, SHEET_DELIVERY, route, service, target, id.run, id.number);
 }
 
 void sheet_add_no_target(struct sheet *sheet, const char *route, const char *name)
 {
     uint64_t route_name = name_of_string(sheet, route);
     uint64_t target = name_of_string(sheet, name);
-    put(&sheet->parts, SHEET_NO_TARGET);
-    put(&sheet->parts, route_name);
-    put(&sheet->parts, target);
+    PUT(&sheet->parts, SHEET_NO_TARGET, route_name, target);
 }
 
 void sheet_add_suppressed(struct sheet *sheet, const char *reason)
 {
     uint64_t name = name_of_string(sheet, reason);
-    put(&sheet->parts, SHEET_SUPPRESSED);
-    put(&sheet->parts, name);
+    PUT(&sheet->parts, SHEET_SUPPRESSED, name);
 }
 
 void sheet_drop_parts(struct sheet *sheet)
@@ -206,21 +187,22 @@ void sheet_drop_parts(struct sheet *sheet)
 
 void sheet_add_message(struct sheet *sheet, const struct message *m, size_t routes)
 {
-    uint64_t link = name_of_string(sheet, m->link);
-    uint8_t head[60];
-    size_t n = 0;
-    int64_t difference = m->received_ms - sheet->base_ms;
-    n += encode(head + n,
-                difference < 0 ? ~(uint64_t)difference << 1 | 1 : (uint64_t)difference << 1);
-    head[n++] =
-        (uint8_t)((m->qos & SHEET_QOS) | (m->retain ? SHEET_RETAIN : 0) | (m->dup ? SHEET_DUP : 0));
-    n += encode(head + n, link);
-    n += encode(head + n, m->payload_len);
-    n += encode(head + n, routes);
-    n += encode(head + n, m->topic_len);
+    const uint64_t link = name_of_string(sheet, m->link);
+    const unsigned flags =
+        (m->qos & SHEET_QOS) | (m->retain ? SHEET_RETAIN : 0u) | (m->dup ? SHEET_DUP : 0u);
     const struct buf *parts = &sheet->parts;
-    put_head(&sheet->out, SHEET_TAG_MESSAGE, n + m->topic_len + parts->len);
-    buf_add(&sheet->out, head, n);
+    const uint64_t numbers[] = { difference_of(m->received_ms, sheet->base_ms),
+                                 flags,
+                                 link,
+                                 m->payload_len,
+                                 routes,
+                                 m->topic_len };
+    uint8_t head[NUMBERS_MOST * 10];
+    size_t len = 0;
+    for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++)
+        len += encode(head + len, numbers[i]);
+    PUT(&sheet->out, SHEET_TAG_MESSAGE, len + m->topic_len + parts->len);
+    buf_add(&sheet->out, head, len);
     buf_add(&sheet->out, m->topic, m->topic_len);
     buf_add(&sheet->out, parts->data, parts->len);
     if (parts->error)
@@ -230,6 +212,17 @@ void sheet_add_message(struct sheet *sheet, const struct message *m, size_t rout
 
 /* ---- Events ---- */
 
+/* What is in `parts` becomes an item. */
+static void put_item(struct sheet *sheet, enum sheet_tag tag)
+{
+    struct buf *parts = &sheet->parts;
+    PUT(&sheet->out, tag, parts->len);
+    buf_add(&sheet->out, parts->data, parts->len);
+    if (parts->error)
+        sheet->out.error = parts->error;
+    buf_clear(parts);
+}
+
 void sheet_add_event(struct sheet *sheet, const struct ledger_note *note, int64_t now_ms)
 {
     const struct delivery *d = note->delivery;
@@ -238,32 +231,19 @@ void sheet_add_event(struct sheet *sheet, const struct ledger_note *note, int64_
     uint64_t target = name_of_string(sheet, d->target->name);
     uint64_t reason = name_of_string(sheet, note->reason);
     uint64_t moved_to = name_of_string(sheet, note->target);
+    const size_t receipt_len = note->receipt ? strnlen(note->receipt, REASON_MOST) : 0;
     struct buf *parts = &sheet->parts;
     buf_clear(parts);
-    put_difference(parts, now_ms - sheet->base_ms);
-    put(parts, note->event);
-    put(parts, id.run);
-    put(parts, id.number);
-    put(parts, d->number);
-    put(parts, note->attempt);
-    put(parts, service);
-    put(parts, target);
-    put(parts, reason);
-    put(parts, moved_to);
-    put_text(parts, note->receipt, note->receipt ? strnlen(note->receipt, REASON_MOST) : 0);
-    put_head(&sheet->out, SHEET_TAG_EVENT, parts->len);
-    buf_add(&sheet->out, parts->data, parts->len);
-    buf_clear(parts);
+    PUT(parts, difference_of(now_ms, sheet->base_ms), note->event, id.run, id.number, d->number,
+        note->attempt, service, target, reason, moved_to, receipt_len);
+    buf_add(parts, note->receipt, receipt_len);
+    put_item(sheet, SHEET_TAG_EVENT);
 }
 
 void sheet_add_run(struct sheet *sheet, bool ends, const char *run, int64_t now_ms)
 {
     uint64_t name = name_of_string(sheet, run);
-    struct buf *parts = &sheet->parts;
-    buf_clear(parts);
-    put_difference(parts, now_ms - sheet->base_ms);
-    put(parts, name);
-    put_head(&sheet->out, ends ? SHEET_TAG_END : SHEET_TAG_BEGIN, parts->len);
-    buf_add(&sheet->out, parts->data, parts->len);
-    buf_clear(parts);
+    buf_clear(&sheet->parts);
+    PUT(&sheet->parts, difference_of(now_ms, sheet->base_ms), name);
+    put_item(sheet, ends ? SHEET_TAG_END : SHEET_TAG_BEGIN);
 }

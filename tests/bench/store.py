@@ -18,6 +18,7 @@ import shutil
 import signal
 import socket
 import sqlite3
+import statistics
 import struct
 import subprocess
 import sys
@@ -37,7 +38,7 @@ def free_port():
 
 
 class Daemon:
-    def __init__(self, folder, store):
+    def __init__(self, folder, store, ledger="all"):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         self.folder, self.out, self.database = folder, folder / "out", folder / "tocsin.db"
@@ -47,6 +48,7 @@ class Daemon:
             node = "n1"; drain = "1s";
             broker = {{ listeners = ( {{ port = {self.port}; bind = "127.0.0.1"; }} ); max_inflight_messages = 20000; }};
             {'store = { path = "%s"; };' % self.database if store else ""}
+            ledger = {{ keep = "{ledger}"; }};
             services = {{ file = {{ plugin = "file"; targets = {{ out = {{ path = "{self.out}"; newline = "never"; }}; }}; }}; }};
             routes = ( {{ topic = "#"; qos = 1; targets = "file:out"; }} );""")
 
@@ -72,9 +74,9 @@ class Daemon:
         return int(store[2]) if store else 0
 
 
-def flow(folder, store, seconds, rate=0, window=1000):
+def flow(folder, store, seconds, rate=0, window=1000, ledger="all"):
     """Returns messages/s, sorted latencies in ms if there is a rate, commits, CPU us a message."""
-    d = Daemon(folder, store)
+    d = Daemon(folder, store, ledger)
     d.start()
     d.wait()
     d.out.touch()
@@ -144,15 +146,32 @@ def waiting(folder, number):
     return size, first, all_done, peak
 
 
+def ledger_rows(folder, seconds, turns):
+    """What the ledger costs: all three ways in turn, several times; returns the medians."""
+    runs = {"none": [], "deliveries": [], "all": []}
+    for _ in range(turns):
+        for keep, row in runs.items():
+            speed, _, commits, cpu = flow(folder, True, seconds, ledger=keep)
+            row.append((speed, cpu, commits))
+    return {keep: [statistics.median(values) for values in zip(*row)] for keep, row in runs.items()}
+
+
 def main():
     parser = argparse.ArgumentParser()
+    parser.add_argument("--ledger", type=int, metavar="TURNS", help="only the ledger's cost, that often")
     parser.add_argument("--seconds", type=float, default=5)
     parser.add_argument("--waiting", type=int, default=1_000_000)
     parser.add_argument("--folder", type=Path, default=ROOT / "build/bench/store")
     args = parser.parse_args()
     resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096))
-    result = {}
-    print("| | messages/s | CPU a message | commits |\n| --- | ---: | ---: | ---: |")
+    print("| ledger.keep | messages/s | CPU a message | commits |\n| --- | ---: | ---: | ---: |")
+    ledger = ledger_rows(args.folder, args.seconds, args.ledger or 3)
+    for keep, (speed, cpu, commits) in ledger.items():
+        print(f"| {keep} | {speed:,.0f} | {cpu:.1f} us | {commits:.0f} |", flush=True)
+    if args.ledger:
+        return
+    result = {"ledger": ledger}
+    print("\n| | messages/s | CPU a message | commits |\n| --- | ---: | ---: | ---: |")
     for title, store in (("QoS 1, every acknowledgement after the commit or the delivery", True), ("the same without a store", False)):
         speed, _, commits, cpu = flow(args.folder, store, args.seconds)
         result["store" if store else "memory"] = speed
