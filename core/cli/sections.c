@@ -104,6 +104,11 @@ void sample_add(struct buf *out)
                      "store = {\n");
     add_section(out, "store", 4);
     buf_add_str(out, "};\n\n"
+                     "// What is kept of what became of messages, for `tocsin why` and `tocsin "
+                     "ledger`.\n"
+                     "ledger = {\n");
+    add_section(out, "ledger", 4);
+    buf_add_str(out, "};\n\n"
                      "// The ways to deliver: each names a plugin, and its targets. `tocsin "
                      "plugins` lists them,\n"
                      "// `tocsin plugins NAME` their options.\n"
