@@ -6,6 +6,7 @@
 
 #include "base/clock.h"
 #include "base/map.h"
+#include "broker/durable.h"
 #include "broker/publishing.h"
 #include "broker/worker.h"
 
@@ -88,20 +89,47 @@ static int open_listener(const struct broker *broker, struct broker_listener *l)
     return rc;
 }
 
-int broker_start(struct broker *broker)
+static int make_workers(struct broker *broker)
 {
-    int rc = 0;
-    for (size_t i = 0; rc == 0 && i < broker->settings.listener_count; i++)
-        rc = open_listener(broker, &broker->settings.listeners[i]);
-    if (rc < 0)
-        return rc;
     for (unsigned i = 0; i < broker->worker_count; i++) {
-        broker->workers[i] = worker_new(broker, i);
-        if (!broker->workers[i]) {
+        if (!broker->workers[i] && !(broker->workers[i] = worker_new(broker, i))) {
             log_error("no memory for the broker's workers");
             return -ENOMEM;
         }
     }
+    return 0;
+}
+
+int broker_restore(struct broker *broker, struct store *store)
+{
+    bool wanted = strcmp(broker->settings.durability, "commit") == 0;
+    if (!store || !wanted) {
+        log_info("broker: nothing is kept on disk (%s): sessions and retained messages end with "
+                 "this program",
+                 wanted ? "there is no store" : "durability is \"memory\"");
+        return 0;
+    }
+    int rc = make_workers(broker);
+    if (rc == 0 && !(broker->durable = durable_new(broker, store)))
+        rc = -ENOMEM;
+    return rc < 0 ? rc : durable_restore(broker->durable);
+}
+
+bool broker_durable_stats(const struct broker *broker, struct durable_stats *out)
+{
+    *out = (struct durable_stats){ 0 };
+    if (broker->durable)
+        durable_stats(broker->durable, out);
+    return broker->durable != NULL;
+}
+
+int broker_start(struct broker *broker)
+{
+    int rc = make_workers(broker);
+    for (size_t i = 0; rc == 0 && i < broker->settings.listener_count; i++)
+        rc = open_listener(broker, &broker->settings.listeners[i]);
+    if (rc < 0)
+        return rc;
     for (unsigned i = 0; rc == 0 && i < broker->worker_count; i++)
         rc = worker_start(broker->workers[i]);
     if (rc < 0)
@@ -164,8 +192,12 @@ void broker_free(struct broker *broker)
         return;
     broker_stop(broker);
     for (unsigned i = 0; broker->workers && i < broker->worker_count; i++)
+        if (broker->workers[i])
+            durable_release(broker->workers[i]);
+    for (unsigned i = 0; broker->workers && i < broker->worker_count; i++)
         worker_free(broker->workers[i]);
     free(broker->workers);
+    durable_free(broker->durable);
     interest_free(broker->interest);
     retained_free(broker->retained);
     shares_free(broker->shares);
@@ -262,6 +294,8 @@ void publishing_arrive(struct worker *worker, struct letter *letter)
     if (publish.retain)
         route_retain(worker, &publish);
     route(worker, &publish);
+    /* What is done to the store when the caller knows comes behind this. */
+    durable_post(worker);
     order->error = publish.failed ? -ENOMEM : 0;
     sem_post(&order->done);
 }

@@ -20,6 +20,7 @@
 #include <stdint.h>
 
 struct broker;
+struct store;
 
 /* The group `broker` and the groups of its list `listeners`, for help and the sample. */
 extern const struct tocsin_option broker_options[];
@@ -32,6 +33,13 @@ extern const struct tocsin_option broker_listener_options[];
  */
 int broker_new(struct conf *conf, struct broker **out, struct conf_errors *errors);
 
+/*
+ * Makes the workers, and what they find on disk in the store (NULL: nothing is kept), according to `durability`. Before
+ * anything else is posted to the store, and before broker_start(). Returns 0 or a negative errno value, and has logged why.
+ * Main thread.
+ */
+int broker_restore(struct broker *broker, struct store *store);
+
 /* Opens the listeners and starts the workers. Returns 0 or a negative errno value, and has logged what is
  * wrong and what to do about it. Main thread. */
 int broker_start(struct broker *broker);
@@ -42,7 +50,7 @@ void broker_stop_intake(struct broker *broker);
 /* Tells the clients that it is going [MQTT 5.0 reason 0x8B], closes all connections and ends the threads. */
 void broker_stop(struct broker *broker);
 
-/* Stops it if need be, and frees. Every tap has been closed. NULL is allowed. */
+/* Stops it if need be, and frees. Every tap has been closed, and the store. NULL is allowed. */
 void broker_free(struct broker *broker);
 
 /* The TCP port that the n-th listener listens on, also when the file says 0; -1 for a Unix socket; 0 when
@@ -67,6 +75,10 @@ struct broker_stats {
     uint64_t subscriptions, shared_subscriptions, retained, stored, stored_bytes;
 };
 void broker_stats(struct broker *broker, struct broker_stats *out);
+
+/* What it keeps on disk; see durable.h. Returns false, and zeroes, if that is nothing. */
+struct durable_stats;
+bool broker_durable_stats(const struct broker *broker, struct durable_stats *out);
 
 /* ---- Taps ---- */
 

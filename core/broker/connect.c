@@ -6,6 +6,7 @@
 #include "broker/access.h"
 #include "broker/client.h"
 #include "broker/deliver.h"
+#include "broker/durable.h"
 #include "broker/receipt.h"
 #include "net/peer.h"
 
@@ -154,7 +155,10 @@ static struct session *session_for(struct worker *worker, const char *id, size_t
     if (session) {
         bool was_here = session->client != NULL;
         take_over(session);
-        if (clean || (was_here && !session_is_persistent(session))) {
+        if (session->orphaned) /* it is back; and one that ends with its connection has ended */
+            session_forget_will(session);
+        if (clean || (session->orphaned && !session_is_persistent(session)) ||
+            (was_here && !session_is_persistent(session))) {
             session_end(worker, session);
             session = NULL;
         } else {
@@ -298,10 +302,11 @@ void on_connect(struct client *c, const uint8_t *body, size_t len)
     c->inherited = (uint16_t)ids_count(session->received);
     COUNT(worker, clients_connected, 1);
     adopt_terms(c, &in);
-    if (!keep_will(c, &in)) {
+    if (!keep_will(c, &in) || !durable_session(worker, session)) {
         client_end(c, MQTT_SERVER_BUSY, "out of memory");
         return;
     }
+    durable_connected(session);
     loop_timer_stop(&worker->loop, &c->timer);
     if (c->keep_alive_s > 0)
         loop_timer_start(&worker->loop, &c->timer, (int64_t)c->keep_alive_s * 1500);

@@ -5,6 +5,7 @@
 #include "broker/deliver.h"
 
 #include "broker/aliases.h"
+#include "broker/durable.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -252,20 +253,26 @@ static struct terms terms_ref(const struct terms *terms)
 
 /* ---- Sending ---- */
 
-/* Puts a message of QoS 1 or 2 in flight and sends it. `keep` may be NULL; its reference and those of the terms
- * are taken. */
-static void launch(struct client *c, struct flow *flow, struct publish *p, struct publication *keep,
-                   const struct terms *terms)
+/* Puts a message of QoS 1 or 2 in flight and sends it, or holds it until its place on disk is safe. The item's
+ * references are taken; its publication may be NULL. */
+static void launch(struct client *c, struct flow *flow, struct publish *p, struct flow_item *item)
 {
-    uint16_t id = flow_launch(flow, keep, terms);
+    uint16_t id = flow_launch(flow, item->publication, item->kept, &item->terms);
     if (id == 0) {
-        struct flow_item item = { .publication = keep, .terms = *terms };
-        flow_item_release(&item);
+        kept_end(c->worker, item->kept);
+        flow_item_release(item);
         p->failed = true;
         client_end(c, MQTT_SERVER_BUSY, "out of memory");
         return;
     }
-    if (!write_publish(c, p, terms, id, false)) {
+    const struct terms *terms = &item->terms;
+    struct flow_item *flight = flow_flight(flow, id);
+    flight->again = item->again;
+    if (item->kept && terms->qos == 2 && durable_launched(c->worker, c->session, item->kept, id)) {
+        flight->held = true;
+        return;
+    }
+    if (!write_publish(c, p, terms, id, item->again)) {
         count_dropped(c->worker, c->session, not_to_be_sent);
         flow_land(flow, flow_flight(flow, id));
     }
@@ -276,6 +283,32 @@ static bool must_keep(const struct worker *worker, const struct session *session
 {
     return session_is_persistent(session) || terms->share ||
            worker->settings->max_inflight_bytes.bytes > 0;
+}
+
+static bool queue_is_full(const struct worker *worker, const struct flow *flow,
+                          const struct publication *publication)
+{
+    uint64_t most = (uint64_t)worker->settings->max_queued_messages;
+    uint64_t most_bytes = (uint64_t)worker->settings->max_queued_bytes.bytes;
+    uint64_t queued = flow->queued + flow->spilled;
+    return (most > 0 && queued >= most) ||
+           (most_bytes > 0 && queued > 0 &&
+            flow->queued_bytes + flow->spilled_bytes + publication_size(publication) > most_bytes);
+}
+
+static bool is_to_spill(const struct session *session, const struct flow *flow)
+{
+    return session->client
+               ? flow->queued >= SPILL_MESSAGES || flow->queued_bytes >= SPILL_BYTES
+               : flow->queued >= SPILL_AWAY_MESSAGES || flow->queued_bytes >= SPILL_AWAY_BYTES;
+}
+
+void deliver_spill(struct session *session)
+{
+    struct flow *flow = session->flow;
+    while (!session->client && !flow->loading && is_to_spill(session, flow) &&
+           flow_spill_last(flow))
+        ;
 }
 
 /* Not now: puts it into the queue if it may wait. */
@@ -298,23 +331,31 @@ static bool hold_back(struct worker *worker, struct session *session, struct pub
         p->failed = true;
         return false;
     }
-    uint64_t most = (uint64_t)settings->max_queued_messages;
-    uint64_t most_bytes = (uint64_t)settings->max_queued_bytes.bytes;
-    for (int tries = 0;; tries++) {
-        bool full = (most > 0 && flow->queued >= most) ||
-                    (most_bytes > 0 && flow->queued > 0 &&
-                     flow->queued_bytes + publication_size(publication) > most_bytes);
-        if (!full)
-            break;
-        if (tries > 0 || flow_queue_expire(flow, worker->second) == 0) {
-            count_dropped(worker, session,
-                          "its queue is full (max_queued_messages, max_queued_bytes)");
+    if (queue_is_full(worker, flow, publication) && (flow_queue_expire(flow, worker->second) == 0 ||
+                                                     queue_is_full(worker, flow, publication))) {
+        count_dropped(worker, session, "its queue is full (max_queued_messages, max_queued_bytes)");
+        return false;
+    }
+    struct kept *kept = NULL;
+    if (session_is_durable(session)) {
+        kept = durable_message(worker, session, p, terms);
+        if (!kept) {
+            p->failed = true;
             return false;
         }
+        if (flow->spilled > 0 || is_to_spill(session, flow)) {
+            if (flow->spilled == 0)
+                flow->spill_after = kept_number(kept) - 1;
+            flow->spilled++;
+            flow->spilled_bytes += publication_size(publication);
+            kept_unref(kept);
+            return false; /* it is nobody's load until it comes back */
+        }
     }
-    struct terms copy = terms_ref(terms);
-    if (flow_queue(flow, publication_ref(publication), &copy) < 0) {
-        struct flow_item item = { .publication = publication, .terms = copy };
+    struct flow_item item = { .publication = publication_ref(publication),
+                              .terms = terms_ref(terms) };
+    if (flow_queue(flow, item.publication, kept, &item.terms) < 0) {
+        kept_end(worker, kept);
         flow_item_release(&item);
         p->failed = true;
     }
@@ -340,20 +381,21 @@ bool deliver(struct worker *worker, struct session *session, struct publish *p,
         p->failed = true;
         return false;
     }
-    if (flow->queued > 0 || flow->unsent > 0 || !has_room(c, flow)) {
+    if (flow->queued > 0 || flow->spilled > 0 || flow->unsent > 0 || !has_room(c, flow)) {
         return hold_back(worker, session, p, terms);
     }
-    struct publication *keep = NULL;
+    struct flow_item item = { 0 };
     if (must_keep(worker, session, terms)) {
-        keep = publish_keep(p);
-        if (!keep) {
+        struct publication *keep = publish_keep(p);
+        if (!keep || (session_is_durable(session) &&
+                      !(item.kept = durable_message(worker, session, p, terms)))) {
             p->failed = true;
             return false;
         }
-        publication_ref(keep);
+        item.publication = publication_ref(keep);
     }
-    struct terms copy = terms_ref(terms);
-    launch(c, flow, p, keep, &copy);
+    item.terms = terms_ref(terms);
+    launch(c, flow, p, &item);
     return true;
 }
 
@@ -361,6 +403,8 @@ bool deliver(struct worker *worker, struct session *session, struct publish *p,
 
 static void send_again(struct client *c, struct flow *flow, struct flow_item *item, uint16_t id)
 {
+    if (item->held) /* by deliver_held() */
+        return;
     if (item->state == FLIGHT_RELEASED || !item->publication) {
         client_acknowledge(c, MQTT_PUBREL, id, MQTT_SUCCESS);
         return;
@@ -372,12 +416,35 @@ static void send_again(struct client *c, struct flow *flow, struct flow_item *it
     }
 }
 
+void deliver_held(struct worker *worker, struct session *session, const struct kept *kept,
+                  uint16_t id)
+{
+    struct client *c = session->client;
+    struct flow *flow = session->flow;
+    struct flow_item *item = flow ? flow_flight(flow, id) : NULL;
+    if (!item || item->kept != kept || !item->held)
+        return;
+    item->held = false;
+    if (!c || c->ending || item->unsent)
+        return;
+    if (item->state == FLIGHT_RELEASED) {
+        client_acknowledge(c, MQTT_PUBREL, id, MQTT_SUCCESS);
+        return;
+    }
+    struct publish p = publish_of(item->publication);
+    if (!write_publish(c, &p, &item->terms, id, item->again)) {
+        count_dropped(worker, session, not_to_be_sent);
+        flow_land(flow, item);
+    }
+}
+
 static void send_queued(struct client *c, struct flow *flow)
 {
     struct worker *worker = c->worker;
     struct flow_item item = flow_queue_take(flow);
     if (item.publication->expires && item.publication->expires <= worker->second) {
         COUNT(worker, publish_dropped, 1);
+        kept_end(worker, item.kept);
         flow_item_release(&item);
         return;
     }
@@ -385,17 +452,17 @@ static void send_queued(struct client *c, struct flow *flow)
     if (item.terms.qos == 0) {
         if (!write_publish(c, &p, &item.terms, 0, false))
             count_dropped(worker, c->session, not_to_be_sent);
+        kept_end(worker, item.kept);
         flow_item_release(&item);
         return;
     }
     /* The packet is written before anybody could let go of the publication. */
     struct publication *held = publication_ref(item.publication);
-    struct publication *keep = item.publication;
     if (!must_keep(worker, c->session, &item.terms)) {
-        publication_unref(keep);
-        keep = NULL;
+        publication_unref(item.publication);
+        item.publication = NULL;
     }
-    launch(c, flow, &p, keep, &item.terms);
+    launch(c, flow, &p, &item);
     publication_unref(held);
 }
 
@@ -415,6 +482,8 @@ void deliver_waiting(struct client *c)
     while (!c->ending && flow->unsent == 0 && (head = flow_queue_head(flow)) &&
            (head->terms.qos == 0 ? !output_is_full(c) : has_room(c, flow)))
         send_queued(c, flow);
+    if (flow->spilled > 0 && flow->queued < SPILL_LOAD / 2 && !c->ending)
+        durable_load(c->worker, c->session);
 }
 
 /* ---- Shared subscriptions ---- */
@@ -435,6 +504,9 @@ void deliver_shared(struct worker *worker, struct share_member *member, struct p
             letter->letter.kind = LETTER_SHARED;
             letter->publication = publication_ref(publication);
             letter->member = member;
+            letter->receipt = publish_share_receipt(worker, p);
+            letter->was = p->was;
+            p->was = NULL;
             worker_write(worker, member->worker, &letter->letter, publication_size(publication));
             return;
         }
@@ -448,6 +520,11 @@ void deliver_shared(struct worker *worker, struct share_member *member, struct p
             if (!deliver(worker, member->session, p, &terms))
                 share_member_done(member);
             share_member_unref(member);
+            /* It has a place of its own now, if it is kept at all. */
+            if (!p->failed) {
+                kept_end(worker, p->was);
+                p->was = NULL;
+            }
             return;
         }
         struct share *share = share_ref(member->share);
@@ -458,6 +535,8 @@ void deliver_shared(struct worker *worker, struct share_member *member, struct p
         if (!member) /* the last one has left while it was under way */
             COUNT(worker, publish_dropped, 1);
     }
+    kept_end(worker, p->was);
+    p->was = NULL;
 }
 
 struct orphan {
@@ -506,10 +585,14 @@ void deliver_to_others(struct worker *worker, struct session *session, struct sh
     for (size_t i = 0; i < orphans.count; i++) {
         struct orphan *orphan = &orphans.items[i];
         struct publish p = publish_of(orphan->item.publication);
-        if (orphan->to)
+        p.was = orphan->item.kept;
+        if (orphan->to) {
             deliver_shared(worker, orphan->to, &p);
-        else
+            kept_unref(p.was); /* no memory: the next start finds it here */
+        } else {
             count_dropped(worker, session, "nobody is left of its shared subscription");
+            kept_end(worker, p.was);
+        }
         flow_item_release(&orphan->item);
     }
     free(orphans.items);

@@ -20,6 +20,13 @@ bool deliver(struct worker *worker, struct session *session, struct publish *pub
  * output has drained. */
 void deliver_waiting(struct client *client);
 
+/* What one of QoS 2 waited for is on disk: sends it, or its PUBREL. */
+void deliver_held(struct worker *worker, struct session *session, const struct kept *kept,
+                  uint16_t packet_id);
+
+/* Forgets in memory what is on disk of the queue of a session that is away, but for its beginning. */
+void deliver_spill(struct session *session);
+
 /* Whether its output or queue is so full, or its client away, that what can wait elsewhere (retained messages)
  * should. */
 bool deliver_is_congested(const struct session *session);

@@ -4,6 +4,7 @@
 
 #include "broker/flow.h"
 
+#include "broker/durable.h"
 #include "broker/share.h"
 
 #include <errno.h>
@@ -66,11 +67,15 @@ void flow_free(struct flow *flow)
 {
     if (!flow)
         return;
-    for (uint32_t i = 0; i < flow->span; i++)
-        if (place(flow, i)->state != FLIGHT_DONE)
-            flow_item_release(place(flow, i));
+    for (uint32_t i = 0; i < flow->span; i++) {
+        if (place(flow, i)->state == FLIGHT_DONE)
+            continue;
+        kept_unref(place(flow, i)->kept);
+        flow_item_release(place(flow, i));
+    }
     while (flow->queued > 0) {
         struct flow_item item = flow_queue_take(flow);
+        kept_unref(item.kept);
         flow_item_release(&item);
     }
     *flow->link = flow->next;
@@ -132,7 +137,8 @@ static size_t item_size(const struct flow_item *item)
     return item->publication ? publication_size(item->publication) : 0;
 }
 
-uint16_t flow_launch(struct flow *flow, struct publication *publication, const struct terms *terms)
+uint16_t flow_launch(struct flow *flow, struct publication *publication, struct kept *kept,
+                     const struct terms *terms)
 {
     if ((!flow->ring || flow->span > flow->ring_mask) && grow_ring(flow) < 0)
         return 0;
@@ -141,6 +147,7 @@ uint16_t flow_launch(struct flow *flow, struct publication *publication, const s
     *item = (struct flow_item){
         .publication = publication,
         .terms = *terms,
+        .kept = kept,
         .state = terms->qos == 2 ? FLIGHT_PUBLISHED_2 : FLIGHT_PUBLISHED_1,
     };
     flow->in_flight++;
@@ -179,9 +186,33 @@ void flow_land(struct flow *flow, struct flow_item *item)
     else
         flow->in_flight--;
     flow->in_flight_bytes -= item_size(item);
+    kept_end(flow->worker, item->kept);
     flow_item_release(item);
     item->state = FLIGHT_DONE;
     let_go(flow);
+}
+
+int flow_restore(struct flow *flow, uint16_t id, const struct flow_item *from)
+{
+    if (id == 0)
+        return -EINVAL;
+    if (flow->span == 0)
+        flow->first_id = id;
+    uint32_t offset = id >= flow->first_id ? (uint32_t)(id - flow->first_id)
+                                           : (uint32_t)(id + 65535 - flow->first_id);
+    if (offset < flow->span)
+        return -EINVAL;
+    while (flow->span <= offset) { /* those in between have been acknowledged */
+        if ((!flow->ring || flow->span > flow->ring_mask) && grow_ring(flow) < 0)
+            return -ENOMEM;
+        *place(flow, flow->span++) = (struct flow_item){ .state = FLIGHT_DONE };
+    }
+    struct flow_item *item = place(flow, offset);
+    *item = *from;
+    item->unsent = true;
+    flow->unsent++;
+    flow->in_flight_bytes += item_size(item);
+    return 0;
 }
 
 void flow_received(struct flow *flow, struct flow_item *item)
@@ -222,14 +253,45 @@ struct flow_item *flow_next_unsent(struct flow *flow, uint16_t *id)
 
 /* ---- Queue ---- */
 
-int flow_queue(struct flow *flow, struct publication *publication, const struct terms *terms)
+/* There is a place for it. */
+static void put_last(struct flow *flow, const struct flow_item *item)
+{
+    uint32_t at = (flow->queue_at + flow->queued++) & (flow->queue_places - 1);
+    flow->queue[at] = *item;
+    flow->queued_bytes += publication_size(item->publication);
+}
+
+int flow_queue_item(struct flow *flow, const struct flow_item *item)
 {
     if (flow->queued == flow->queue_places && grow_queue(flow) < 0)
         return -ENOMEM;
-    uint32_t at = (flow->queue_at + flow->queued++) & (flow->queue_places - 1);
-    flow->queue[at] = (struct flow_item){ .publication = publication, .terms = *terms };
-    flow->queued_bytes += publication_size(publication);
+    put_last(flow, item);
     return 0;
+}
+
+int flow_queue(struct flow *flow, struct publication *publication, struct kept *kept,
+               const struct terms *terms)
+{
+    const struct flow_item item = { .publication = publication, .terms = *terms, .kept = kept };
+    return flow_queue_item(flow, &item);
+}
+
+bool flow_spill_last(struct flow *flow)
+{
+    if (flow->queued == 0)
+        return false;
+    uint32_t at = (flow->queue_at + flow->queued - 1) & (flow->queue_places - 1);
+    struct flow_item *item = &flow->queue[at];
+    if (!item->kept || !kept_is_written(item->kept))
+        return false;
+    flow->queued--;
+    flow->queued_bytes -= item_size(item);
+    flow->spilled++;
+    flow->spilled_bytes += item_size(item);
+    flow->spill_after = kept_number(item->kept) - 1;
+    kept_unref(item->kept);
+    flow_item_release(item);
+    return true;
 }
 
 const struct flow_item *flow_queue_head(const struct flow *flow)
@@ -255,10 +317,11 @@ size_t flow_queue_expire(struct flow *flow, uint32_t second)
     for (uint32_t i = flow->queued; i > 0; i--) {
         struct flow_item item = flow_queue_take(flow);
         if (item.publication->expires && item.publication->expires <= second) {
+            kept_end(flow->worker, item.kept);
             flow_item_release(&item);
             dropped++;
         } else {
-            flow_queue(flow, item.publication, &item.terms); /* there is a place: its own */
+            put_last(flow, &item); /* in its own place */
         }
     }
     return dropped;
@@ -292,6 +355,6 @@ void flow_take_shared(struct flow *flow, const struct share_member *only,
     for (uint32_t i = flow->queued; i > 0; i--) {
         struct flow_item item = flow_queue_take(flow);
         if (!is_shared_by(&item, only) || !orphan(context, &item, false))
-            flow_queue(flow, item.publication, &item.terms);
+            put_last(flow, &item);
     }
 }

@@ -71,6 +71,7 @@ struct flow_item {
 struct flow {
     struct flow *next, **link; /* the worker's list of all */
     struct session *owner;
+    struct worker *worker; /* of the owner; notes what has ended */
 
     struct flow_item *ring;
     uint32_t ring_mask; /* places less 1; 0: none */
@@ -112,11 +113,16 @@ static inline bool flow_has_room(const struct flow *flow, uint32_t window, uint6
 }
 
 /*
- * Puts a message in flight: takes the reference to `publication` (which may be NULL, see above) and those of
- * the terms. Returns its packet identifier, or 0 when there is no
+ * Puts a message in flight: takes the references to `publication` and `kept` (which may be NULL, see above) and
+ * those of the terms. Returns its packet identifier, or 0 when there is no
  * memory; then nothing was taken.
  */
-uint16_t flow_launch(struct flow *flow, struct publication *publication, const struct terms *terms);
+uint16_t flow_launch(struct flow *flow, struct publication *publication, struct kept *kept,
+                     const struct terms *terms);
+
+/* Puts one in flight as it was before the last start, not sent yet; identifiers come in the order in which they were
+ * given. Returns 0, -EINVAL for an identifier that cannot follow, or -ENOMEM; then nothing was taken. */
+int flow_restore(struct flow *flow, uint16_t id, const struct flow_item *item);
 
 /* The flight of an identifier, or NULL if there is none that is not done. */
 struct flow_item *flow_flight(struct flow *flow, uint16_t id);
@@ -134,7 +140,8 @@ void flow_interrupted(struct flow *flow);
 struct flow_item *flow_next_unsent(struct flow *flow, uint16_t *id);
 
 /* Appends to the queue; takes references as flow_launch(). Returns 0 or -ENOMEM. */
-int flow_queue(struct flow *flow, struct publication *publication, const struct terms *terms);
+int flow_queue(struct flow *flow, struct publication *publication, struct kept *kept,
+               const struct terms *terms);
 
 /* The head of the queue, or NULL; and takes it out: its references are the caller's. */
 const struct flow_item *flow_queue_head(const struct flow *flow);
@@ -144,7 +151,13 @@ struct flow_item flow_queue_take(struct flow *flow);
  * long, and be asked for each message. */
 size_t flow_queue_expire(struct flow *flow, uint32_t second);
 
-/* Drops the references of an item that is in no flow any more. */
+/* The same with all that an item has. */
+int flow_queue_item(struct flow *flow, const struct flow_item *item);
+
+/* Forgets the last of the queue in memory, if it is on disk, so that it counts as spilled. Returns whether it did. */
+bool flow_spill_last(struct flow *flow);
+
+/* Drops the references of an item that is in no flow any more, but not its place on disk. */
 void flow_item_release(struct flow_item *item);
 
 /*

@@ -7,6 +7,7 @@
 #include "broker/aliases.h"
 #include "broker/client.h"
 #include "broker/deliver.h"
+#include "broker/durable.h"
 #include "broker/receipt.h"
 #include "broker/tap.h"
 
@@ -217,6 +218,8 @@ static void take(struct client *c, const struct mqtt_publish *in, struct publish
         client_end(c, MQTT_SERVER_BUSY, "out of memory");
     } else if (in->qos > 0) {
         bool nobody = receivers == 0 && c->level == MQTT_5_0;
+        if (in->qos == 2 && publish->receipt)
+            receipt_add_id(publish->receipt, in->packet_id, publish->elsewhere);
         receipt_acknowledge(c, publish->receipt, in->qos, in->packet_id,
                             nobody ? MQTT_NO_MATCHING_SUBSCRIBERS : MQTT_SUCCESS);
     }
@@ -281,8 +284,9 @@ static void on_release(struct client *c, uint16_t packet_id)
     bool known = ids_remove(&c->session->received, packet_id);
     if (ids_count(c->session->received) < c->inherited)
         c->inherited = (uint16_t)ids_count(c->session->received);
-    client_acknowledge(c, MQTT_PUBCOMP, packet_id,
-                       known ? MQTT_SUCCESS : MQTT_PACKET_IDENTIFIER_NOT_FOUND);
+    if (!known || !durable_id_released(c, packet_id, MQTT_SUCCESS))
+        client_acknowledge(c, MQTT_PUBCOMP, packet_id,
+                           known ? MQTT_SUCCESS : MQTT_PACKET_IDENTIFIER_NOT_FOUND);
 }
 
 void on_ack(struct client *c, enum mqtt_type type, const uint8_t *body, size_t len)
@@ -300,8 +304,9 @@ void on_ack(struct client *c, enum mqtt_type type, const uint8_t *body, size_t l
 
     struct flow *flow = c->session->flow;
     struct flow_item *item = flow ? flow_flight(flow, in.packet_id) : NULL;
-    if (item && item->unsent)
-        item = NULL; /* of an earlier connection: not what this one has been sent */
+    if (item && (item->unsent || (item->held && item->state == FLIGHT_PUBLISHED_2)))
+        item =
+            NULL; /* of an earlier connection, or not sent at all: not what this one has been sent */
     if (!item) {
         if (type == MQTT_PUBREC && in.reason < 0x80) /* [MQTT-4.3.3-4 of 5.0] */
             client_acknowledge(c, MQTT_PUBREL, in.packet_id, MQTT_PACKET_IDENTIFIER_NOT_FOUND);
@@ -314,16 +319,20 @@ void on_ack(struct client *c, enum mqtt_type type, const uint8_t *body, size_t l
             flow_land(flow, item);
         } else {
             flow_received(flow, item);
-            client_acknowledge(c, MQTT_PUBREL, in.packet_id, MQTT_SUCCESS);
+            item->held = item->kept && session_is_durable(c->session) &&
+                         durable_received(c->worker, c->session, item->kept, in.packet_id);
+            if (!item->held)
+                client_acknowledge(c, MQTT_PUBREL, in.packet_id, MQTT_SUCCESS);
         }
     } else if (type == MQTT_PUBREC && item->state == FLIGHT_RELEASED) {
-        client_acknowledge(c, MQTT_PUBREL, in.packet_id, MQTT_SUCCESS);
+        if (!item->held)
+            client_acknowledge(c, MQTT_PUBREL, in.packet_id, MQTT_SUCCESS);
     } else if (type == MQTT_PUBCOMP && item->state == FLIGHT_RELEASED) {
         flow_land(flow, item);
     } else {
         client_refuse(c, MQTT_PROTOCOL_ERROR, "an acknowledgement of another QoS");
         return;
     }
-    if (flow->queued > 0 || flow->unsent > 0)
+    if (flow->queued > 0 || flow->unsent > 0 || flow->spilled > 0)
         deliver_waiting(c);
 }

@@ -4,6 +4,8 @@
 
 #include "broker/parcel.h"
 
+#include "broker/receipt.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,6 +17,7 @@
 
 /* A message in a parcel: this, then topic, properties and payload. */
 struct item {
+    struct receipt *receipt; /* waits for this worker too; NULL */
     uint32_t expires;
     uint16_t topic_len, properties_len, payload_len;
     uint8_t qos;
@@ -45,13 +48,14 @@ static struct letter_parcel *begin(struct worker *worker, unsigned to)
     return worker->parcels[to] = parcel;
 }
 
-int parcel_add(struct worker *worker, unsigned to, const struct publish *p)
+int parcel_add(struct worker *worker, unsigned to, struct publish *p)
 {
     struct letter_parcel *parcel = worker->parcels[to];
     if ((!parcel || parcel->size - parcel->len < item_size(p)) && !(parcel = begin(worker, to)))
         return -ENOMEM;
 
     const struct item item = {
+        .receipt = publish_share_receipt(worker, p),
         .expires = p->expires,
         .topic_len = (uint16_t)p->topic_len,
         .properties_len = (uint16_t)p->properties_len,
@@ -90,12 +94,29 @@ void parcel_read(struct worker *worker, struct letter_parcel *parcel)
             .expires = item.expires,
             .qos = item.qos,
             .retain = item.retain,
+            .receipt = item.receipt,
+            .wants_receipt = item.receipt != NULL,
         };
         at = publish.payload + publish.payload_len;
         route_here(worker, &publish);
         if (publish.failed)
             COUNT(worker, publish_dropped, 1);
+        if (item.receipt)
+            receipt_done(item.receipt, publish.failed);
         publish_release(&publish, NULL);
+    }
+    free(parcel);
+}
+
+void parcel_discard(struct letter_parcel *parcel)
+{
+    const uint8_t *at = parcel->data, *end = at + parcel->len;
+    while (at < end) {
+        struct item item;
+        memcpy(&item, at, sizeof(item));
+        at += sizeof(item) + item.topic_len + item.properties_len + item.payload_len;
+        if (item.receipt)
+            receipt_done(item.receipt, true);
     }
     free(parcel);
 }

@@ -26,7 +26,7 @@ struct letter_parcel {
 bool parcel_suits(const struct publish *publish);
 
 /* Puts a message that suits into the open parcel for a worker, or begins one. Returns 0 or -ENOMEM. */
-int parcel_add(struct worker *worker, unsigned to, const struct publish *publish);
+int parcel_add(struct worker *worker, unsigned to, struct publish *publish);
 
 /* What it keeps in memory. */
 static inline size_t parcel_size(const struct letter_parcel *parcel)
@@ -36,5 +36,8 @@ static inline size_t parcel_size(const struct letter_parcel *parcel)
 
 /* Delivers all that is in a parcel to this worker's own sessions, and frees it. */
 void parcel_read(struct worker *worker, struct letter_parcel *parcel);
+
+/* Throws one away that nobody reads any more. */
+void parcel_discard(struct letter_parcel *parcel);
 
 #endif

@@ -2,6 +2,8 @@
 
 #include "broker/receipt.h"
 
+#include "broker/durable.h"
+
 #include <stdlib.h>
 
 struct receipt *receipt_new(struct worker *worker, struct session *session)
@@ -68,9 +70,37 @@ static void send_oldest(struct session *session)
     }
 }
 
+void receipt_add_id(struct receipt *receipt, uint16_t packet_id, bool elsewhere)
+{
+    struct session *session = receipt->session;
+    if (!session || !session_is_durable(session))
+        return;
+    if (elsewhere)
+        receipt->add_id = true;
+    else
+        durable_id_added(receipt->worker, session, packet_id, receipt);
+}
+
+/* All else is safe: now the identifier. Returns whether it waits for that. */
+static bool goes_on(struct worker *worker, struct receipt *receipt)
+{
+    struct session *session = receipt->session;
+    bool add = receipt->add_id && session && session_is_durable(session) && !worker->closing &&
+               !atomic_load_explicit(&receipt->refused, memory_order_relaxed) &&
+               ids_have(session->received, receipt->packet_id);
+    receipt->add_id = false;
+    if (!add)
+        return false;
+    atomic_store_explicit(&receipt->waits, 1, memory_order_relaxed);
+    durable_id_added(worker, session, receipt->packet_id, receipt);
+    receipt_done(receipt, false);
+    return true;
+}
+
 void receipt_arrive(struct worker *worker, struct receipt *receipt)
 {
-    (void)worker;
+    if (goes_on(worker, receipt))
+        return;
     receipt->done = true;
     if (!receipt->session)
         free(receipt);

@@ -23,6 +23,7 @@ struct receipt {
     uint16_t packet_id;
     uint8_t qos;
     uint8_t reason;
+    bool add_id;  /* its identifier of QoS 2 has to be on disk, after all else */
     bool awaited; /* by the client; not after the connection that it came by is gone */
     bool done;
 };
@@ -34,6 +35,10 @@ static inline void receipt_wait(struct receipt *receipt)
 {
     atomic_fetch_add_explicit(&receipt->waits, 1, memory_order_relaxed);
 }
+
+/* It is of QoS 2: if its session is kept on disk, so has to be its identifier: at once, that is together with the
+ * message, or, if that is for somebody elsewhere too, after it. Before receipt_acknowledge(). */
+void receipt_add_id(struct receipt *receipt, uint16_t packet_id, bool elsewhere);
 
 /* One of those it waits for is done. The last one posts it to its worker. Any thread. */
 void receipt_done(struct receipt *receipt, bool refused);

@@ -6,6 +6,7 @@
 
 #include "base/map.h"
 #include "broker/deliver.h"
+#include "broker/durable.h"
 #include "broker/parcel.h"
 #include "broker/receipt.h"
 #include "broker/tap.h"
@@ -48,6 +49,19 @@ struct publish publish_of(struct publication *publication)
         .retain = publication->retain,
         .kept = publication,
     };
+}
+
+struct receipt *publish_share_receipt(struct worker *worker, struct publish *p)
+{
+    if (!worker->broker->durable || !p->wants_receipt)
+        return NULL;
+    if (!p->receipt && !(p->receipt = receipt_new(worker, (struct session *)p->from))) {
+        p->failed = true;
+        return NULL;
+    }
+    receipt_wait(p->receipt);
+    p->elsewhere = true;
+    return p->receipt;
 }
 
 void publish_release(struct publish *p, const struct publication *borrowed)
@@ -363,6 +377,8 @@ static void to_worker(struct worker *worker, unsigned number, struct publish *p)
     letter->letter.kind = LETTER_PUBLICATION;
     letter->publication = publication_ref(publication);
     letter->member = NULL;
+    letter->receipt = publish_share_receipt(worker, p);
+    letter->was = NULL;
     worker_write(worker, number, &letter->letter, publication_size(publication));
 }
 
@@ -405,10 +421,11 @@ void route_retain(struct worker *worker, struct publish *p)
 {
     struct retained *retained = worker->broker->retained;
     if (p->payload_len == 0) {
-        retained_clear(retained, p->topic, p->topic_len);
+        if (retained_clear(retained, p->topic, p->topic_len) && !durable_retained(worker, p))
+            p->failed = true;
         return;
     }
     struct publication *publication = publish_keep(p);
-    if (!publication || retained_set(retained, publication) < 0)
+    if (!publication || retained_set(retained, publication) < 0 || !durable_retained(worker, p))
         p->failed = true;
 }

@@ -16,6 +16,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct kept;
 struct worker;
 struct session;
 struct share;
@@ -38,7 +39,10 @@ struct publish {
     struct publication *kept;     /* see publish_keep() */
     const struct broker_tap *tap; /* that does not want it back; NULL for none */
     struct receipt *receipt;      /* made by the first tap that takes it; see receipt.h */
+    struct kept *was;             /* its place on disk with a session that gives it away; NULL */
+    uint64_t message;             /* what it is called on disk (durable_op.h); 0: nothing yet */
     bool wants_receipt;           /* its publisher waits for an acknowledgement */
+    bool elsewhere;               /* out: the receipt waits for taps or other workers too */
     bool failed;  /* out: there was no memory for all of it; it must not be acknowledged */
     bool crowded; /* out: somebody it was for has much to do: read from its publisher no further */
 };
@@ -49,6 +53,10 @@ struct publication *publish_keep(struct publish *publish);
 
 /* A publish of something that is kept already, whose reference is borrowed. */
 struct publish publish_of(struct publication *publication);
+
+/* Has the receipt wait for another worker too; made if need be. NULL if its publisher wants none, or nobody there keeps
+ * anything on disk. */
+struct receipt *publish_share_receipt(struct worker *worker, struct publish *publish);
 
 /* Drops the reference of publish_keep(), unless it was borrowed. */
 void publish_release(struct publish *publish, const struct publication *borrowed);

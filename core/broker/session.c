@@ -6,6 +6,7 @@
 
 #include "base/map.h"
 #include "broker/deliver.h"
+#include "broker/durable.h"
 #include "broker/receipt.h"
 #include "broker/subscribe.h"
 #include "broker/worker.h"
@@ -79,8 +80,8 @@ static void forget(struct worker *worker, struct session *session)
 
 struct flow *session_flow(struct worker *worker, struct session *session)
 {
-    if (!session->flow)
-        session->flow = flow_new(&worker->flows, session);
+    if (!session->flow && (session->flow = flow_new(&worker->flows, session)))
+        session->flow->worker = worker;
     return session->flow;
 }
 
@@ -148,6 +149,8 @@ static void look_at(struct worker *worker, struct session *session)
     if (absence->will_at && absence->will_at <= worker->second) {
         absence->will_at = 0;
         session_publish_will(worker, session);
+        if (session_is_persistent(session))
+            durable_session(worker, session);
     }
     if (absence->expires_at && absence->expires_at <= worker->second) {
         COUNT(worker, clients_expired, 1);
@@ -176,9 +179,33 @@ static uint32_t second_after(const struct worker *worker, uint32_t span)
     return at > UINT32_MAX ? UINT32_MAX : (uint32_t)at;
 }
 
+static bool begin_absence(struct worker *worker, struct session *session, uint32_t will_in,
+                          uint32_t ends_in)
+{
+    struct absence *absence = calloc(1, sizeof(*absence));
+    if (!absence)
+        return false;
+    absence->timer.kind = worker->absence_kind;
+    absence->session = session;
+    absence->will_at = session->will ? second_after(worker, will_in) : 0;
+    absence->expires_at = ends_in == EXPIRY_NEVER ? 0 : second_after(worker, ends_in);
+    session->absence = absence;
+    await_next(worker, absence);
+    return true;
+}
+
+void session_await(struct worker *worker, struct session *session, uint32_t will_in,
+                   uint32_t ends_in)
+{
+    set_connected(session, false);
+    begin_absence(worker, session, will_in, ends_in);
+}
+
 void session_leave(struct worker *worker, struct session *session, bool graceful)
 {
-    /* That the broker goes is no reason to say that its clients have gone. */
+    /* That the broker goes is no reason to say that its clients have gone: on disk the will stays. */
+    if (worker->closing)
+        tenure_end(session);
     if (graceful || worker->closing)
         session_forget_will(session);
     if (session->flow)
@@ -192,25 +219,18 @@ void session_leave(struct worker *worker, struct session *session, bool graceful
         deliver_to_others(worker, session, NULL);
     if (session->will && session->will->delay == 0)
         session_publish_will(worker, session);
-
-    struct absence *absence = calloc(1, sizeof(*absence));
-    if (!absence) { /* it cannot be watched, so it stays until the client comes back */
-        session_publish_will(worker, session);
-        return;
-    }
-    absence->timer.kind = worker->absence_kind;
-    absence->session = session;
-    absence->will_at = session->will ? second_after(worker, session->will->delay) : 0;
-    absence->expires_at =
-        session->expiry == EXPIRY_NEVER ? 0 : second_after(worker, session->expiry);
-    session->absence = absence;
-    await_next(worker, absence);
+    if (!begin_absence(worker, session, session->will ? session->will->delay : 0, session->expiry))
+        session_publish_will(worker, session); /* it stays until the client comes back */
+    durable_session(worker, session);
+    if (session->flow && session_is_durable(session))
+        deliver_spill(session);
 }
 
 void session_return(struct worker *worker, struct session *session)
 {
     session_forget_will(session); /* the client is back within the delay [MQTT-3.1.3-9] */
     end_absence(worker, session);
+    session->orphaned = false;
     set_connected(session, true);
 }
 
@@ -221,6 +241,7 @@ void session_end(struct worker *worker, struct session *session)
     session_publish_will(worker, session);
     end_absence(worker, session);
     subscriptions_drop(worker, session);
+    durable_session_end(worker, session);
     receipts_forget(session);
     flow_free(session->flow);
     ids_free(session->received);
@@ -234,6 +255,7 @@ void sessions_release(struct worker *worker)
         while (worker->sessions.buckets[i]) {
             struct session *session = worker->sessions.buckets[i];
             session_forget_will(session);
+            tenure_end(session); /* on disk it stays */
             session_end(worker, session);
         }
     }

@@ -48,12 +48,15 @@ struct session {
     struct share_member *members; /* its shared subscriptions */
     struct receipt *receipts;     /* the newest; they are a ring */
     struct absence *absence;
+    struct tenure *tenure; /* what is on disk of it (durable.h); NULL: nothing */
     struct subscriber subscriber;
     uint32_t hash;
     uint32_t expiry; /* seconds after the connection's end; 0: ends with it */
     uint16_t window; /* Receive Maximum of the connection, or what the settings allow */
     uint16_t id_len;
     bool walking; /* has retained_walks */
+    bool
+        orphaned; /* was connected when an earlier run of the broker ended, and has not been since */
     char id[];    /* NUL-terminated */
 };
 
@@ -84,6 +87,11 @@ void session_leave(struct worker *worker, struct session *session, bool graceful
 
 /* A client has come back to it: its will's delay and expiry end. */
 void session_return(struct worker *worker, struct session *session);
+
+/* It was there before the start, without a connection: its will waits for so many seconds (if it has one), its end for so many
+ * (EXPIRY_NEVER: for ever). */
+void session_await(struct worker *worker, struct session *session, uint32_t will_in,
+                   uint32_t ends_in);
 
 /* Publishes the will now, and forgets it. */
 void session_publish_will(struct worker *worker, struct session *session);

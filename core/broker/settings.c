@@ -64,6 +64,14 @@ const struct tocsin_option broker_options[] = {
                       "long as the client asked for."),
     TOCSIN_OPTION(struct broker_settings, connect_timeout, .def = "20s", .min = 100, .max = 3600000,
                   .help = "How long a connection may take until its CONNECT has come."),
+    TOCSIN_OPTION(struct broker_settings, durability, .def = "commit", .choices = "commit|memory",
+                  .help = "What is on disk, if there is a store: \"commit\": persistent sessions, "
+                          "their messages, retained messages and wills, each before it is "
+                          "acknowledged; \"memory\": nothing, which is faster, but all of it ends "
+                          "with the program."),
+    TOCSIN_OPTION(struct broker_settings, will_grace, .def = "60s", .min = 0, .max = 86400000,
+                  .help = "How long after a start clients that were connected before may take to "
+                          "come back until their wills are published."),
     TOCSIN_OPTION(struct broker_settings, sys_interval, .def = "10s", .min = 0, .max = 86400000,
                   .help = "How often the topics below $SYS are published; 0s for never."),
     TOCSIN_OPTION(struct broker_settings, retain_available, .def = "true",

@@ -50,6 +50,8 @@ struct broker_settings {
     struct tocsin_duration persistent_client_expiration;
     struct tocsin_duration connect_timeout;
     struct tocsin_duration sys_interval;
+    const char *durability;
+    struct tocsin_duration will_grace;
     bool retain_available;
     bool wildcard_available;
     bool shared_available;

@@ -60,6 +60,11 @@ uint64_t shares_generation(const struct shares *shares)
 
 /* ---- References ---- */
 
+const char *share_name(const struct share *share)
+{
+    return share->name;
+}
+
 struct share *share_ref(struct share *share)
 {
     atomic_fetch_add_explicit(&share->refs, 1, memory_order_relaxed);

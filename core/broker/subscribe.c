@@ -7,6 +7,7 @@
 #include "broker/access.h"
 #include "broker/client.h"
 #include "broker/deliver.h"
+#include "broker/durable.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -292,6 +293,10 @@ static enum mqtt_reason subscribe(struct client *c, const struct mqtt_subscripti
     int change = wanted->share_name.data ? join(worker, c->session, wanted, &filter, qos, id)
                                          : add(worker, c->session, wanted, &filter, qos, id);
     bool is_new = change >= 0 && !(change & FILTERS_REPLACED);
+    if (change >= 0 &&
+        !durable_subscribed(worker, c->session, wanted->share_name.data, wanted->share_name.len,
+                            filter.text, filter.len, id, options_of(wanted, qos)))
+        client_end(c, MQTT_SERVER_BUSY, "out of memory");
     if (change >= 0 && !wanted->share_name.data && worker->settings->retain_available &&
         (wanted->retain_handling == MQTT_RETAIN_SEND ||
          (wanted->retain_handling == MQTT_RETAIN_SEND_IF_NEW && is_new)))
@@ -324,9 +329,11 @@ static void answer(struct client *c, enum mqtt_type type, uint16_t packet_id,
     uint8_t *packet = malloc(len);
     if (packet)
         write(packet, len, c->level, packet_id, reasons, count, none);
-    if (!packet || output_add(&c->output, &c->worker->pool, packet, len) < 0)
+    bool later = packet && session_is_durable(c->session) && !c->ending;
+    if (!packet || (later ? !durable_answer(c, packet, len)
+                          : output_add(&c->output, &c->worker->pool, packet, len) < 0))
         client_end(c, MQTT_SERVER_BUSY, "out of memory");
-    else
+    else if (!later)
         COUNT(c->worker, packets_sent, 1);
     free(packet);
     client_touch(c);
@@ -399,6 +406,10 @@ static enum mqtt_reason unsubscribe(struct client *c, const struct mqtt_subscrip
         if (change > 0 && (change & FILTERS_LAST) && broker->worker_count > 1)
             interest_remove(broker->interest, worker->index, filter.text, filter.len);
     }
+    if (reason == MQTT_SUCCESS &&
+        !durable_unsubscribed(worker, c->session, wanted->share_name.data, wanted->share_name.len,
+                              filter.text, filter.len))
+        client_end(c, MQTT_SERVER_BUSY, "out of memory");
     free(filter.memory);
     return reason;
 }
@@ -424,6 +435,16 @@ void on_unsubscribe(struct client *c, const uint8_t *body, size_t len)
         reasons[count++] = (uint8_t)unsubscribe(c, &wanted);
     answer(c, MQTT_UNSUBACK, in.packet_id, reasons, count);
     free(reasons);
+}
+
+/* ---- Before the start ---- */
+
+int subscriptions_restore(struct worker *worker, struct session *session,
+                          const struct mqtt_subscription *wanted, uint32_t id)
+{
+    const struct mounted filter = { .text = wanted->filter.data, .len = wanted->filter.len };
+    return wanted->share_name.data ? join(worker, session, wanted, &filter, wanted->qos, id)
+                                   : add(worker, session, wanted, &filter, wanted->qos, id);
 }
 
 /* ---- The end of a session ---- */

@@ -6,6 +6,7 @@
 #define TOCSIN_BROKER_SUBSCRIBE_H
 
 #include "broker/worker.h"
+#include "mqtt/packet.h"
 
 /* Retained messages on their way to a new subscription: a bit at a time, as the client takes them. A session's walks
  * come one after the other; the worker's list has the first of each. */
@@ -22,6 +23,10 @@ struct retained_walk {
 
 /* Goes on with all walks. Whether some could go on at once. */
 bool walks_go_on(struct worker *worker);
+
+/* A subscription that was there before the start; its filter has the mount point. Returns 0 or more, or -ENOMEM. */
+int subscriptions_restore(struct worker *worker, struct session *session,
+                          const struct mqtt_subscription *wanted, uint32_t id);
 
 /* Takes a session out of a shared subscription; what it has of it goes to others. The member is no longer in the
  * session's list. */

@@ -271,6 +271,7 @@ void tap_deliver(struct worker *worker, unsigned number, struct publish *p, uint
     }
     if (qos > 0 && p->receipt) {
         receipt_wait(p->receipt);
+        p->elsewhere = true;
         item->message.receipt = p->receipt;
     }
     struct tap_batch *batch = &worker->taps[number];

@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "broker/client.h"
 #include "broker/deliver.h"
+#include "broker/durable.h"
 #include "broker/parcel.h"
 #include "broker/publishing.h"
 #include "broker/receipt.h"
@@ -26,7 +27,8 @@
 #define POOL_KEPT     256                /* chunks */
 #define TRIM_SESSIONS 500                /* so many must have ended, more than are left, */
 #define TRIM_MS       15000              /* and so long ago, that caches have been swept too */
-#define SWEEP         1000               /* retained messages looked at every second */
+#define SWEEP_DISK_MS (10 * 60 * 1000)
+#define SWEEP         1000 /* retained messages looked at every second */
 
 /* ---- Letters ---- */
 
@@ -51,12 +53,18 @@ void worker_write(struct worker *worker, unsigned to, struct letter *letter, siz
 static void read_publication(struct worker *worker, struct letter_publication *letter)
 {
     struct publish publish = publish_of(letter->publication);
+    publish.receipt = letter->receipt;
+    publish.wants_receipt = letter->receipt != NULL;
+    publish.was = letter->was;
     if (letter->letter.kind == LETTER_SHARED)
         deliver_shared(worker, letter->member, &publish);
     else
         route_here(worker, &publish);
     if (publish.failed)
         COUNT(worker, publish_dropped, 1);
+    if (letter->receipt)
+        receipt_done(letter->receipt, publish.failed);
+    kept_unref(publish.was);
     publication_unref(letter->publication);
     free(letter);
 }
@@ -124,6 +132,9 @@ static void on_mail(struct loop *loop, struct mail *first)
         case LETTER_PUBLISH:
             publishing_arrive(worker, letter);
             break;
+        case LETTER_DURABLE:
+            durable_arrive(worker, letter);
+            break;
         case LETTER_ORDER:
             obey(worker, (struct letter_order *)letter);
             break;
@@ -174,7 +185,7 @@ static bool others_are_behind(const struct worker *worker)
 static void resume_paused(struct worker *worker)
 {
     if (!worker->paused || worker->stopping || taps_are_crowded(worker->broker) ||
-        others_are_behind(worker))
+        durable_is_crowded(worker->broker->durable) || others_are_behind(worker))
         return;
     struct client *waiting = worker->paused;
     worker->paused = NULL;
@@ -195,10 +206,12 @@ static void free_empty_flows(struct worker *worker)
     uint64_t stored = 0, bytes = 0;
     for (struct flow *flow = worker->flows, *next; flow; flow = next) {
         next = flow->next;
-        stored += flow->queued + flow->in_flight + flow->unsent;
-        bytes += flow->queued_bytes + flow->in_flight_bytes;
-        if (!flow_is_empty(flow))
+        stored += flow->queued + flow->spilled + flow->in_flight + flow->unsent;
+        bytes += flow->queued_bytes + flow->spilled_bytes + flow->in_flight_bytes;
+        if (!flow_is_empty(flow)) {
+            deliver_spill(flow->owner);
             continue;
+        }
         flow->owner->flow = NULL;
         flow_free(flow);
     }
@@ -250,6 +263,10 @@ static void on_pulse(struct timer_wheel *wheel, struct timer *timer)
         trim_memory(worker);
         log_rest(worker);
         output_pool_trim(&worker->pool, POOL_KEPT);
+        if (worker->index == 0 && now >= worker->sweep_ms) {
+            worker->sweep_ms = now + SWEEP_DISK_MS;
+            durable_sweep(worker);
+        }
         if (worker->index == 0) {
             retained_sweep(worker->broker->retained, worker->second, SWEEP);
             sys_publish(worker);
@@ -285,6 +302,7 @@ static void on_turn_end(struct loop *loop)
         clients_settle(worker);
     } while (worker->tapped);
     post(worker);
+    durable_post(worker);
 }
 
 static void on_turn_start(struct loop *loop)
@@ -320,6 +338,7 @@ static void *run(void *context)
         log_error("broker worker %u has failed: %s", worker->index, strerror(-rc));
     stop(worker);
     clients_settle(worker);
+    durable_post(worker);
     return NULL;
 }
 
@@ -374,6 +393,15 @@ void worker_join(struct worker *worker)
     worker->started = false;
 }
 
+static void throw_publication_away(struct letter_publication *letter)
+{
+    if (letter->receipt)
+        receipt_done(letter->receipt, true);
+    kept_unref(letter->was);
+    publication_unref(letter->publication);
+    free(letter);
+}
+
 static void throw_away(struct worker *worker, struct letter *letter)
 {
     struct letter_publication *publication = (struct letter_publication *)letter;
@@ -385,21 +413,22 @@ static void throw_away(struct worker *worker, struct letter *letter)
     case LETTER_SHARED:
         share_member_done(publication->member);
         share_member_unref(publication->member);
-        publication_unref(publication->publication);
-        free(letter);
+        throw_publication_away(publication);
         break;
     case LETTER_PUBLICATION:
-        publication_unref(publication->publication);
-        free(letter);
+        throw_publication_away(publication);
         break;
     case LETTER_PARCEL:
-        free(letter);
+        parcel_discard((struct letter_parcel *)letter);
         break;
     case LETTER_RECEIPT:
         receipt_arrive(worker, CONTAINER_OF(letter, struct receipt, letter));
         break;
     case LETTER_PUBLISH:
         publishing_refuse(letter);
+        break;
+    case LETTER_DURABLE:
+        durable_discard(letter);
         break;
     case LETTER_ORDER:
         if (((struct letter_order *)letter)->done)

@@ -68,6 +68,7 @@ enum letter_kind {
     LETTER_SHARED,      /* for one member of a shared subscription */
     LETTER_RECEIPT,     /* whoever had to take a message over has done so */
     LETTER_PUBLISH,     /* by broker_publish(): to be routed */
+    LETTER_DURABLE,     /* what this worker has noted is on disk (durable.h) */
     LETTER_ORDER,       /* by the main thread: a change of what the worker does */
 };
 
@@ -85,6 +86,8 @@ struct letter_publication {
     struct letter letter;
     struct publication *publication;
     struct share_member *member; /* LETTER_SHARED */
+    struct receipt *receipt;     /* waits for this worker too; NULL */
+    struct kept *was;            /* see struct publish */
 };
 
 enum worker_order {
@@ -142,6 +145,10 @@ struct worker {
     struct tap_batch taps[TAPS_MAX];
     uint32_t tapped; /* which of them are not empty */
 
+    struct durable_batch *noting;  /* what the turn has for the disk, */
+    struct durable_batch *batches; /* and all that is not on disk yet */
+    int64_t sweep_ms;              /* when what has expired there is looked for */
+
     struct counters counters;
     struct log_rate bad_packets, dropped, turned_away;
     struct publication *block; /* what the packet under way lies in, if it may be kept as it is */
@@ -198,6 +205,7 @@ struct broker {
     struct interest *interest;
     struct retained *retained;
     struct shares *shares;
+    struct durable *durable; /* NULL: nothing is kept on disk */
     struct broker_tap *_Atomic taps[TAPS_MAX];
     pthread_mutex_t taps_lock;
     atomic_uint connections;

@@ -30,7 +30,7 @@ static void identifiers_go_from_1_to_65535_and_around(void **state)
     (void)state;
     struct flow *list = NULL, *flow = flow_new(&list, NULL);
     for (uint32_t i = 0; i < 3 * 65535; i++) {
-        uint16_t id = flow_launch(flow, NULL, &qos_1);
+        uint16_t id = flow_launch(flow, NULL, NULL, &qos_1);
         CHECK(id == i % 65535 + 1, "message %u has %u", i, id);
         flow_land(flow, flow_flight(flow, id));
         CHECK(flow_is_empty(flow), "%s", "is not empty");
@@ -44,10 +44,10 @@ static void hole_of_65535_messages_closes_the_window(void **state)
 {
     (void)state;
     struct flow *list = NULL, *flow = flow_new(&list, NULL);
-    uint16_t oldest = flow_launch(flow, NULL, &qos_1);
+    uint16_t oldest = flow_launch(flow, NULL, NULL, &qos_1);
     for (uint32_t i = 1; i < 65535; i++) {
         CHECK(flow_has_room(flow, 2, 0), "full after %u", i);
-        uint16_t id = flow_launch(flow, NULL, &qos_2);
+        uint16_t id = flow_launch(flow, NULL, NULL, &qos_2);
         struct flow_item *item = flow_flight(flow, id);
         flow_received(flow, item);
         flow_land(flow, item);
@@ -57,7 +57,7 @@ static void hole_of_65535_messages_closes_the_window(void **state)
     assert_int_equal(flow->in_flight, 1);
     flow_land(flow, flow_flight(flow, oldest));
     assert_true(flow_is_empty(flow));
-    assert_int_equal(flow_launch(flow, NULL, &qos_1), 1);
+    assert_int_equal(flow_launch(flow, NULL, NULL, &qos_1), 1);
     flow_free(flow);
 }
 
@@ -66,7 +66,7 @@ static void window_counts_messages_and_bytes_and_lets_one_through(void **state)
     (void)state;
     struct flow *list = NULL, *flow = flow_new(&list, NULL);
     assert_true(flow_has_room(flow, 1, 1)); /* larger than the window, but nothing else is there */
-    uint16_t id = flow_launch(flow, message(1), &qos_1);
+    uint16_t id = flow_launch(flow, message(1), NULL, &qos_1);
     uint64_t size = publication_size(flow_flight(flow, id)->publication);
     assert_int_equal(flow->in_flight_bytes, size);
     assert_false(flow_has_room(flow, 1, 0));
@@ -75,7 +75,7 @@ static void window_counts_messages_and_bytes_and_lets_one_through(void **state)
     assert_true(flow_has_room(flow, 2, size + 1));
     flow_land(flow, flow_flight(flow, id));
     assert_int_equal(flow->in_flight_bytes, 0);
-    id = flow_launch(flow, message(2), &qos_2);
+    id = flow_launch(flow, message(2), NULL, &qos_2);
     flow_received(flow, flow_flight(flow, id)); /* the client has it; only its identifier is left */
     assert_int_equal(flow->in_flight_bytes, 0);
     assert_int_equal(flow->in_flight, 1);
@@ -89,14 +89,14 @@ static void queue_drops_what_has_expired_and_keeps_the_order(void **state)
     for (uint32_t i = 0; i < 50; i++) {
         struct publication *publication = message(i);
         publication->expires = i % 3 == 0 ? 0 : i % 3 == 1 ? 10 : 20;
-        assert_int_equal(flow_queue(flow, publication, &qos_1), 0);
+        assert_int_equal(flow_queue(flow, publication, NULL, &qos_1), 0);
     }
     assert_int_equal(flow_queue_expire(flow, 9), 0);
     assert_int_equal(flow_queue_expire(flow, 10), 17);
     assert_int_equal(flow->queued, 33);
     struct publication *late = message(50);
     late->expires = 10;
-    assert_int_equal(flow_queue(flow, late, &qos_1), 0);
+    assert_int_equal(flow_queue(flow, late, NULL, &qos_1), 0);
     assert_int_equal(flow_queue_expire(flow, 10), 0); /* it has looked in this second */
     assert_int_equal(flow_queue_expire(flow, 11), 1);
     uint64_t bytes = flow->queued_bytes;
@@ -181,7 +181,7 @@ static void flow_is_what_a_naive_model_of_it_is(void **state)
         struct expected *e = m->count ? &m->flights[pick % (pick & 64 ? m->count : 1)] : NULL;
         if (chance < 40 && m->count < 30) {
             const struct terms *terms = pick & 1 ? &qos_1 : &qos_2;
-            uint16_t id = flow_launch(flow, message(step), terms);
+            uint16_t id = flow_launch(flow, message(step), NULL, terms);
             m->last_id = m->count == 0 && flow->span == 1 ? id : m->last_id % 65535 + 1;
             CHECK(id == m->last_id, "step %u: identifier %u", step, id);
             m->flights[m->count++] =
@@ -211,7 +211,7 @@ static void flow_is_what_a_naive_model_of_it_is(void **state)
             if (item)
                 m->flights[i].unsent = false;
         } else if (chance < 90 && m->queued < 100) {
-            assert_int_equal(flow_queue(flow, message(step), &qos_1), 0);
+            assert_int_equal(flow_queue(flow, message(step), NULL, &qos_1), 0);
             m->queue[m->queued++] = step;
         } else if (m->queued) {
             struct flow_item item = flow_queue_take(flow);
@@ -265,9 +265,9 @@ static void only_what_was_not_received_for_sure_is_offered_to_others(void **stat
             atomic_fetch_add(&by->load, 1);
         }
         if (i < 24)
-            assert_int_equal(flow_launch(flow, message(i), &terms), i + 1);
+            assert_int_equal(flow_launch(flow, message(i), NULL, &terms), i + 1);
         else
-            assert_int_equal(flow_queue(flow, message(i), &terms), 0);
+            assert_int_equal(flow_queue(flow, message(i), NULL, &terms), 0);
     }
     struct orphans orphans = { .count = 0 };
     flow_take_shared(flow, a, take_even, &orphans);

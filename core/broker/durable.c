@@ -1,0 +1,625 @@
+/* SPDX-License-Identifier: MIT */
+
+/* What workers note, and what comes of it when it is committed. The worker's thread but where it says other. */
+
+#include "broker/durable.h"
+
+#include "base/clock.h"
+#include "broker/client.h"
+#include "broker/deliver.h"
+#include "broker/durable_batch.h"
+#include "broker/receipt.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define BATCH_FIRST   16 /* ops */
+#define CROWDED_BYTES (64 * 1024 * 1024)
+
+/* ---- Batches ---- */
+
+/* Drops what an op holds. */
+static void op_release(struct durable_op *op)
+{
+    tenure_unref(op->tenure);
+    kept_unref(op->kept);
+    publication_unref(op->publication);
+    identifiers_unref(op->ids);
+    free(op->text);
+    for (size_t i = 0; i < op->loaded_count; i++)
+        stored_message_release(&op->loaded[i]);
+    free(op->loaded);
+}
+
+static void batch_free(struct durable_batch *batch)
+{
+    if (batch->link) {
+        *batch->link = batch->next;
+        if (batch->next)
+            batch->next->link = batch->link;
+    }
+    free(batch->ops);
+    free(batch);
+}
+
+/* The store's thread, as the two after it. */
+static bool batch_is_needed(const struct store_task *task)
+{
+    const struct durable_batch *batch = CONTAINER_OF(task, struct durable_batch, task);
+    for (size_t i = 0; i < batch->count; i++) {
+        const struct durable_op *op = &batch->ops[i];
+        if (op->kind == DURABLE_MESSAGE ? atomic_load(&op->kept->state) != KEPT_GONE
+                                        : op->kind != DURABLE_NOTHING)
+            return true;
+    }
+    return false;
+}
+
+static int batch_apply(struct store_task *task, struct store *store)
+{
+    struct durable_batch *batch = CONTAINER_OF(task, struct durable_batch, task);
+    const struct durable_clock clock = {
+        .broker = batch->durable->broker,
+        .retained = batch->durable->broker->retained,
+    };
+    int rc = 0; /* SQLITE_OK */
+    for (size_t i = 0; i < batch->count && (rc == 0 || rc == DURABLE_DONE); i++)
+        rc = durable_apply(&batch->ops[i], &clock, store);
+    return rc;
+}
+
+static void batch_is_done(struct store_task *task, struct store *store)
+{
+    struct durable_batch *batch = CONTAINER_OF(task, struct durable_batch, task);
+    (void)store;
+    loop_post_one(&batch->worker->loop, &batch->letter.mail);
+}
+
+static struct durable_batch *batch_begin(struct worker *worker)
+{
+    struct durable_batch *batch = calloc(1, sizeof(*batch));
+    if (!batch)
+        return NULL;
+    batch->ops = calloc(BATCH_FIRST, sizeof(*batch->ops));
+    if (!batch->ops) {
+        free(batch);
+        return NULL;
+    }
+    batch->places = BATCH_FIRST;
+    batch->task.needed = batch_is_needed;
+    batch->task.apply = batch_apply;
+    batch->task.done = batch_is_done;
+    batch->letter.kind = LETTER_DURABLE;
+    batch->worker = worker;
+    batch->durable = worker->broker->durable;
+    batch->next = worker->batches;
+    batch->link = &worker->batches;
+    if (batch->next)
+        batch->next->link = &batch->next;
+    worker->batches = batch;
+    return worker->noting = batch;
+}
+
+/* Room for another op. NULL when there is no memory. */
+static struct durable_op *note(struct worker *worker, enum durable_kind kind, uint64_t session)
+{
+    struct durable_batch *batch = worker->noting;
+    if (!batch && !(batch = batch_begin(worker)))
+        return NULL;
+    if (batch->count == batch->places) {
+        struct durable_op *more = realloc(batch->ops, batch->places * 2 * sizeof(*more));
+        if (!more)
+            return NULL;
+        batch->ops = more;
+        batch->places *= 2;
+    }
+    struct durable_op *op = &batch->ops[batch->count++];
+    *op = (struct durable_op){ .kind = (uint8_t)kind, .session = session };
+    batch->bytes += sizeof(*op);
+    return op;
+}
+
+static struct durable_op *note_for(struct worker *worker, const struct session *session,
+                                   enum durable_kind kind)
+{
+    struct durable_op *op = note(worker, kind, session->tenure->number);
+    if (op) {
+        op->tenure = tenure_ref(session->tenure);
+        op->connection = session->tenure->connection;
+    }
+    return op;
+}
+
+/* Takes back what was noted last. */
+static void unnote(struct worker *worker)
+{
+    struct durable_batch *batch = worker->noting;
+    op_release(&batch->ops[--batch->count]);
+    batch->bytes -= sizeof(struct durable_op);
+}
+
+static void note_publication(struct worker *worker, struct durable_op *op,
+                             struct publication *publication)
+{
+    op->publication = publication_ref(publication);
+    worker->noting->bytes += publication_size(publication);
+}
+
+/* A copy of two texts, one behind the other. */
+static bool note_text(struct worker *worker, struct durable_op *op, const void *a, size_t a_len,
+                      const void *b, size_t b_len)
+{
+    op->text = malloc(a_len + b_len + 1);
+    if (!op->text)
+        return false;
+    if (a_len)
+        memcpy(op->text, a, a_len);
+    if (b_len)
+        memcpy(op->text + a_len, b, b_len);
+    op->text_len = a_len + b_len;
+    worker->noting->bytes += op->text_len;
+    return true;
+}
+
+void durable_post(struct worker *worker)
+{
+    struct durable_batch *batch = worker->noting;
+    if (!batch)
+        return;
+    struct durable *durable = batch->durable;
+    worker->noting = NULL;
+    atomic_fetch_add_explicit(&durable->waiting, batch->count, memory_order_relaxed);
+    atomic_fetch_add_explicit(&durable->bytes, batch->bytes, memory_order_relaxed);
+    store_post(durable->store, &batch->task);
+}
+
+/* ---- What is done when it is committed ---- */
+
+static void load_arrive(struct worker *worker, struct durable_op *op)
+{
+    struct session *session = op->tenure->session;
+    struct flow *flow = session ? session->flow : NULL;
+    if (!flow)
+        return;
+    flow->loading = false;
+    for (size_t i = 0; i < op->loaded_count; i++)
+        durable_append(worker, session, &op->loaded[i]);
+    flow->spill_after = op->loaded_last;
+    if (op->loaded_rows == 0 || op->loaded_rows >= flow->spilled) {
+        flow->spilled = 0;
+        flow->spilled_bytes = 0;
+    } else {
+        flow->spilled -= op->loaded_rows;
+        flow->spilled_bytes -=
+            op->loaded_bytes < flow->spilled_bytes ? op->loaded_bytes : flow->spilled_bytes;
+    }
+    if (session->client && !session->client->ending)
+        deliver_waiting(session->client);
+}
+
+/* Sends what had to wait. */
+static void op_after(struct worker *worker, struct durable_op *op)
+{
+    struct session *session = op->tenure ? op->tenure->session : NULL;
+    struct client *c = session ? session->client : NULL;
+    bool same = c && !c->ending && op->connection == op->tenure->connection;
+    switch ((enum durable_after)op->after) {
+    case AFTER_NOTHING:
+        break;
+    case AFTER_PACKET:
+        if (same && output_add(&c->output, &worker->pool, op->text, op->text_len) < 0)
+            client_end(c, MQTT_SERVER_BUSY, "out of memory");
+        else if (same)
+            COUNT(worker, packets_sent, 1);
+        if (same)
+            client_touch(c);
+        break;
+    case AFTER_PUBCOMP:
+        if (same)
+            client_acknowledge(c, MQTT_PUBCOMP, op->packet_id, (enum mqtt_reason)op->reason);
+        break;
+    case AFTER_HELD:
+        if (session)
+            deliver_held(worker, session, op->kept, op->packet_id);
+        break;
+    case AFTER_LOAD:
+        load_arrive(worker, op);
+        break;
+    }
+}
+
+void durable_arrive(struct worker *worker, struct letter *letter)
+{
+    struct durable_batch *batch = CONTAINER_OF(letter, struct durable_batch, letter);
+    struct durable *durable = batch->durable;
+    atomic_fetch_sub_explicit(&durable->waiting, batch->count, memory_order_relaxed);
+    atomic_fetch_sub_explicit(&durable->bytes, batch->bytes, memory_order_relaxed);
+    atomic_fetch_add_explicit(&durable->ops, batch->count, memory_order_relaxed);
+    atomic_fetch_add_explicit(&durable->batches, 1, memory_order_relaxed);
+    for (size_t i = 0; i < batch->count; i++) {
+        struct durable_op *op = &batch->ops[i];
+        if (op->receipt)
+            receipt_done(op->receipt, false);
+        op_after(worker, op);
+        op_release(op);
+    }
+    batch_free(batch);
+}
+
+void durable_discard(struct letter *letter)
+{
+    struct durable_batch *batch = CONTAINER_OF(letter, struct durable_batch, letter);
+    for (size_t i = 0; i < batch->count; i++) {
+        if (batch->ops[i].receipt)
+            receipt_done(batch->ops[i].receipt, true);
+        op_release(&batch->ops[i]);
+    }
+    batch_free(batch);
+}
+
+void durable_release(struct worker *worker)
+{
+    while (worker->batches)
+        durable_discard(&worker->batches->letter);
+    worker->noting = NULL;
+}
+
+/* ---- Places on disk ---- */
+
+void kept_unref(struct kept *kept)
+{
+    if (kept && atomic_fetch_sub_explicit(&kept->refs, 1, memory_order_acq_rel) == 1)
+        free(kept);
+}
+
+bool kept_is_written(const struct kept *kept)
+{
+    return atomic_load(&kept->state) == KEPT_WRITTEN;
+}
+
+uint64_t kept_number(const struct kept *kept)
+{
+    return kept->number;
+}
+
+void kept_end(struct worker *worker, struct kept *kept)
+{
+    if (!kept)
+        return;
+    unsigned fresh = KEPT_NEW;
+    struct durable_op *op;
+    if (!atomic_compare_exchange_strong(&kept->state, &fresh, KEPT_GONE) && !worker->closing &&
+        (op = note(worker, DURABLE_LAND, kept->session))) {
+        op->kept = kept;
+        return;
+    }
+    kept_unref(kept);
+}
+
+static struct kept *kept_new(struct worker *worker, const struct session *session)
+{
+    struct kept *kept = calloc(1, sizeof(*kept));
+    if (!kept)
+        return NULL;
+    atomic_init(&kept->refs, 1);
+    atomic_init(&kept->state, KEPT_NEW);
+    kept->session = session->tenure->number;
+    kept->number = atomic_fetch_add(&worker->broker->durable->last, 1) + 1;
+    return kept;
+}
+
+static struct kept *kept_ref(struct kept *kept)
+{
+    atomic_fetch_add_explicit(&kept->refs, 1, memory_order_relaxed);
+    return kept;
+}
+
+/* ---- Sessions ---- */
+
+static struct tenure *tenure_new(struct worker *worker, struct session *session, uint64_t number)
+{
+    struct tenure *tenure = calloc(1, sizeof(*tenure));
+    if (!tenure)
+        return NULL;
+    tenure->refs = 1;
+    tenure->session = session;
+    tenure->worker = worker;
+    tenure->number = number;
+    return tenure;
+}
+
+struct tenure *tenure_restored(struct worker *worker, struct session *session, uint64_t number)
+{
+    return session->tenure = tenure_new(worker, session, number);
+}
+
+void tenure_end(struct session *session)
+{
+    if (!session->tenure)
+        return;
+    session->tenure->session = NULL;
+    tenure_unref(session->tenure);
+    session->tenure = NULL;
+}
+
+/* Notes the session as it is now. Returns false when there is no memory. */
+static bool note_session(struct worker *worker, const struct session *session)
+{
+    struct durable_op *op = note_for(worker, session, DURABLE_SESSION);
+    if (!op)
+        return false;
+    if (!note_text(worker, op, session->id, session->id_len, NULL, 0)) {
+        unnote(worker);
+        return false;
+    }
+    op->persistent = session_is_persistent(session);
+    op->expiry = session->expiry;
+    op->left_ms = session->client ? 0 : clock_wall_ms();
+    if (session->will) {
+        note_publication(worker, op, session->will->publication);
+        op->will_delay = session->will->delay;
+        op->will_expiry = session->will->expiry;
+    }
+    return true;
+}
+
+bool durable_session(struct worker *worker, struct session *session)
+{
+    struct durable *durable = worker->broker->durable;
+    if (!durable || worker->closing) /* what it is now is what the next start finds */
+        return true;
+    if (!session_is_persistent(session) && !session->will) {
+        durable_session_end(worker, session);
+        return true;
+    }
+    if (!session->tenure &&
+        !(session->tenure = tenure_new(worker, session, atomic_fetch_add(&durable->last, 1) + 1)))
+        return false;
+    return note_session(worker, session);
+}
+
+void durable_connected(struct session *session)
+{
+    if (session->tenure)
+        session->tenure->connection++;
+}
+
+void durable_session_end(struct worker *worker, struct session *session)
+{
+    if (!session->tenure)
+        return;
+    if (!worker->closing)
+        note_for(worker, session, DURABLE_END);
+    tenure_end(session);
+}
+
+/* ---- Subscriptions ---- */
+
+static bool note_filter(struct worker *worker, struct session *session, enum durable_kind kind,
+                        const char *share, size_t share_len, const char *filter, size_t filter_len,
+                        uint32_t id, uint8_t options)
+{
+    struct durable_op *op = note_for(worker, session, kind);
+    if (!op)
+        return false;
+    if (!note_text(worker, op, share, share ? share_len : 0, filter, filter_len)) {
+        unnote(worker);
+        return false;
+    }
+    op->share_len = share ? (uint16_t)share_len : 0;
+    op->expiry = id;
+    op->options = options;
+    return true;
+}
+
+bool durable_subscribed(struct worker *worker, struct session *session, const char *share,
+                        size_t share_len, const char *filter, size_t filter_len, uint32_t id,
+                        uint8_t options)
+{
+    return !session_is_durable(session) || note_filter(worker, session, DURABLE_SUBSCRIBE, share,
+                                                       share_len, filter, filter_len, id, options);
+}
+
+bool durable_unsubscribed(struct worker *worker, struct session *session, const char *share,
+                          size_t share_len, const char *filter, size_t filter_len)
+{
+    return !session_is_durable(session) || note_filter(worker, session, DURABLE_UNSUBSCRIBE, share,
+                                                       share_len, filter, filter_len, 0, 0);
+}
+
+bool durable_answer(struct client *c, const uint8_t *packet, size_t len)
+{
+    struct worker *worker = c->worker;
+    struct durable_op *op = note_for(worker, c->session, DURABLE_NOTHING);
+    if (!op)
+        return false;
+    if (!note_text(worker, op, packet, len, NULL, 0)) {
+        unnote(worker);
+        return false;
+    }
+    op->after = AFTER_PACKET;
+    return true;
+}
+
+/* ---- Messages to a session ---- */
+
+/* Whose acknowledgement waits. Returns false when there is no memory. */
+static bool await(struct worker *worker, struct durable_op *op, struct publish *p)
+{
+    if (!p->wants_receipt)
+        return true;
+    if (!p->receipt && !(p->receipt = receipt_new(worker, (struct session *)p->from)))
+        return false;
+    receipt_wait(p->receipt);
+    op->receipt = p->receipt;
+    return true;
+}
+
+struct kept *durable_message(struct worker *worker, struct session *session, struct publish *p,
+                             const struct terms *terms)
+{
+    struct publication *publication = publish_keep(p);
+    struct kept *kept = publication ? kept_new(worker, session) : NULL;
+    struct durable_op *op = kept ? note_for(worker, session, DURABLE_MESSAGE) : NULL;
+    if (!op) {
+        kept_unref(kept);
+        return NULL;
+    }
+    if (!p->message)
+        p->message = kept->number;
+    kept->message = p->message;
+    const struct share *share = terms->share ? terms->share->share : NULL;
+    size_t share_len = share ? strlen(share_name(share)) : 0;
+    if ((share && !note_text(worker, op, share_name(share), share_len, NULL, 0)) ||
+        (terms->qos > 0 && !await(worker, op, p))) {
+        unnote(worker);
+        kept_unref(kept);
+        return NULL;
+    }
+    if (share)
+        op->text[share_len] = '\0';
+    note_publication(worker, op, publication);
+    op->kept = kept_ref(kept);
+    op->ids = identifiers_ref(terms->ids);
+    op->qos = terms->qos;
+    op->retain = terms->retain;
+    p->crowded |= durable_is_crowded(worker->broker->durable);
+    return kept;
+}
+
+bool durable_launched(struct worker *worker, struct session *session, struct kept *kept,
+                      uint16_t packet_id)
+{
+    struct durable_batch *batch = worker->noting;
+    struct durable_op *op = batch && batch->count ? &batch->ops[batch->count - 1] : NULL;
+    /* Usually it has just been noted itself. */
+    if (!op || op->kind != DURABLE_MESSAGE || op->kept != kept) {
+        op = note_for(worker, session, DURABLE_LAUNCH);
+        if (!op)
+            return false;
+        op->kept = kept_ref(kept);
+    }
+    op->packet_id = packet_id;
+    op->after = AFTER_HELD;
+    return true;
+}
+
+bool durable_received(struct worker *worker, struct session *session, struct kept *kept,
+                      uint16_t packet_id)
+{
+    struct durable_op *op = note_for(worker, session, DURABLE_RELEASE);
+    if (!op)
+        return false;
+    op->kept = kept_ref(kept);
+    op->packet_id = packet_id;
+    op->after = AFTER_HELD;
+    return true;
+}
+
+/* ---- Messages from a session ---- */
+
+void durable_id_added(struct worker *worker, struct session *session, uint16_t packet_id,
+                      struct receipt *receipt)
+{
+    struct durable_op *op = note_for(worker, session, DURABLE_ID_ADD);
+    if (!op)
+        return;
+    session->tenure->ids_kept = true;
+    op->packet_id = packet_id;
+    receipt_wait(receipt);
+    op->receipt = receipt;
+}
+
+bool durable_id_released(struct client *c, uint16_t packet_id, enum mqtt_reason reason)
+{
+    struct session *session = c->session;
+    if (!session_is_durable(session) || !session->tenure->ids_kept)
+        return false;
+    struct durable_op *op = note_for(c->worker, session, DURABLE_ID_REMOVE);
+    if (!op)
+        return false;
+    session->tenure->ids_kept = ids_count(session->received) > 0;
+    op->packet_id = packet_id;
+    op->reason = (uint8_t)reason;
+    op->after = AFTER_PUBCOMP;
+    return true;
+}
+
+/* ---- Retained messages ---- */
+
+bool durable_retained(struct worker *worker, struct publish *p)
+{
+    if (!worker->broker->durable || (p->topic_len >= 5 && memcmp(p->topic, "$SYS/", 5) == 0))
+        return true;
+    struct publication *publication = publish_keep(p);
+    struct durable_op *op = publication ? note(worker, DURABLE_RETAIN, 0) : NULL;
+    if (!op)
+        return false;
+    if (!await(worker, op, p)) {
+        unnote(worker);
+        return false;
+    }
+    note_publication(worker, op, publication);
+    p->crowded |= durable_is_crowded(worker->broker->durable);
+    return true;
+}
+
+void durable_sweep(struct worker *worker)
+{
+    if (worker->broker->durable)
+        note(worker, DURABLE_SWEEP, 0);
+}
+
+/* ---- Spilling ---- */
+
+bool durable_load(struct worker *worker, struct session *session)
+{
+    struct flow *flow = session->flow;
+    if (!flow || flow->spilled == 0 || flow->loading || !session_is_durable(session))
+        return false;
+    struct durable_op *op = note_for(worker, session, DURABLE_LOAD);
+    if (!op)
+        return false;
+    op->expiry = SPILL_LOAD;
+    op->after_number = flow->spill_after;
+    op->after = AFTER_LOAD;
+    flow->loading = true;
+    return true;
+}
+
+/* ---- The whole; any thread ---- */
+
+struct durable *durable_new(struct broker *broker, struct store *store)
+{
+    struct durable *durable = calloc(1, sizeof(*durable));
+    if (durable) {
+        durable->broker = broker;
+        durable->store = store;
+    }
+    return durable;
+}
+
+void durable_free(struct durable *durable)
+{
+    free(durable);
+}
+
+bool durable_is_crowded(const struct durable *durable)
+{
+    return durable && atomic_load_explicit(&durable->bytes, memory_order_relaxed) > CROWDED_BYTES;
+}
+
+void durable_stats(const struct durable *durable, struct durable_stats *out)
+{
+    *out = (struct durable_stats){
+        .ops = atomic_load(&durable->ops),
+        .batches = atomic_load(&durable->batches),
+        .waiting = atomic_load(&durable->waiting),
+        .bytes = atomic_load(&durable->bytes),
+        .restored_sessions = durable->restored_sessions,
+        .restored_messages = durable->restored_messages,
+        .restored_retained = durable->restored_retained,
+        .unreadable = durable->unreadable,
+    };
+}
