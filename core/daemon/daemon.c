@@ -21,7 +21,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#define STORE_CLOSE_MS 5000 /* for a last commit */
+#define STORE_DRAIN_MS 5000 /* for what has come in to be committed, */
+#define STORE_CLOSE_MS 500  /* and then for what the broker does at its end */
 
 /* ---- What links call, on their threads ---- */
 
@@ -229,9 +230,10 @@ static int start(struct daemon *daemon)
 
     daemon->services = daemon->setup.services;
     log_set_level(settings_log_level(&daemon->setup.settings));
-    rc = subscribe(daemon, engine_routes(daemon->setup.engines[0]));
-    if (rc == 0)
-        rc = open_store(daemon);
+    const struct routes *routes = engine_routes(daemon->setup.engines[0]); /* they never change */
+    rc = open_store(daemon);
+    if (rc == 0 && daemon->broker)
+        rc = broker_restore(daemon->broker, daemon->store);
     if (rc == 0)
         rc = restore(daemon);
     if (rc == 0)
@@ -240,6 +242,8 @@ static int start(struct daemon *daemon)
         rc = services_start(daemon->services);
     if (rc == 0)
         rc = start_shards(daemon);
+    if (rc == 0) /* which brings retained messages that were restored */
+        rc = subscribe(daemon, routes);
     if (rc == 0 && daemon->store)
         store_watch(daemon->store, on_store_changed, daemon);
     if (rc == 0 && daemon->broker)
@@ -412,11 +416,13 @@ static size_t stop(struct daemon *daemon, bool *accounted)
     pthread_mutex_unlock(&daemon->services_lock);
     size_t undone = services_free(services, left_ms > 0 ? left_ms : 0);
     daemon->setup.services = NULL;
-    undone += close_store(daemon);
+/* What is on disk by now is acknowledged; the broker's last changes come after. */
+    store_drain(daemon->store, STORE_DRAIN_MS);
     *accounted = !daemon->links || check_accounts(daemon);
     bool done = end_links(daemon);
     if (daemon->broker)
         broker_stop(daemon->broker);
+    undone += close_store(daemon);
     if (done)
         broker_free(daemon->broker);
     daemon->broker = NULL;

@@ -16,6 +16,7 @@
 #include <inttypes.h>
 #include <poll.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <sqlite3.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -69,6 +70,8 @@ struct store {
 
     atomic_uint_fast64_t posted, finished, commits, failures, set_apart;
     atomic_bool in_trouble;
+
+    struct drain *drains; /* the main thread's */
 };
 
 /* ---- Statements ---- */
@@ -512,6 +515,65 @@ bool store_is_durable(const struct store *store)
     return store->file.durable;
 }
 
+/* ---- The end ---- */
+
+/* A task behind all others. */
+struct drain {
+    struct store_task task;
+    sem_t done;
+    struct drain *next; /* of those that nobody waits for any more */
+};
+
+static bool drain_is_needed(const struct store_task *task)
+{
+    (void)task;
+    return false;
+}
+
+static void drain_is_done(struct store_task *task, struct store *store)
+{
+    (void)store;
+    sem_post(&CONTAINER_OF(task, struct drain, task)->done);
+}
+
+static void drain_free(struct drain *drain)
+{
+    sem_destroy(&drain->done);
+    free(drain);
+}
+
+bool store_drain(struct store *store, int64_t wait_ms)
+{
+    struct drain *drain = store ? calloc(1, sizeof(*drain)) : NULL;
+    if (!drain)
+        return !store;
+    drain->task = (struct store_task){
+        .needed = drain_is_needed,
+        .apply = do_nothing,
+        .done = drain_is_done,
+    };
+    sem_init(&drain->done, 0, 0);
+    store_post(store, &drain->task);
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_sec += (time_t)(wait_ms / 1000);
+    until.tv_nsec += (long)(wait_ms % 1000) * 1000000L;
+    if (until.tv_nsec >= 1000000000L) {
+        until.tv_sec++;
+        until.tv_nsec -= 1000000000L;
+    }
+    int rc;
+    while ((rc = sem_clockwait(&drain->done, CLOCK_MONOTONIC, &until)) < 0 && errno == EINTR)
+        ;
+    if (rc == 0) {
+        drain_free(drain);
+        return true;
+    }
+    drain->next = store->drains; /* the writer has it still */
+    store->drains = drain;
+    return false;
+}
+
 size_t store_close(struct store *store, int64_t wait_ms)
 {
     if (!store)
@@ -526,6 +588,11 @@ size_t store_close(struct store *store, int64_t wait_ms)
         left++;
     check_stop(store->check);
     mailbox_release(&store->mailbox);
+    for (struct drain *drain = store->drains, *next; drain; drain = next) {
+        next = drain->next;
+        left -= left > 0 && sem_trywait(&drain->done) < 0;
+        drain_free(drain);
+    }
     release(store);
     return left;
 }

@@ -71,6 +71,10 @@ int store_open(const char *path, struct store **out, struct buf *why);
 /* Whether it survives this program. */
 bool store_is_durable(const struct store *store);
 
+/* Waits until what has been posted by now is on disk, or `wait_ms` have passed. NULL is allowed. Returns whether it is. Any
+ * thread but the writer's. */
+bool store_drain(struct store *store, int64_t wait_ms);
+
 /* Carries out what has been posted, if that is possible within `wait_ms`, then closes. Tasks that are left are
  * not told. Returns how many these are. NULL is allowed. */
 size_t store_close(struct store *store, int64_t wait_ms);
