@@ -191,6 +191,10 @@ void broker_free(struct broker *broker)
     if (!broker)
         return;
     broker_stop(broker);
+    /* All of them before the first is freed: acknowledgements wait for what other workers have. */
+    for (unsigned i = 0; broker->workers && i < broker->worker_count; i++)
+        if (broker->workers[i])
+            worker_clear(broker->workers[i]);
     for (unsigned i = 0; broker->workers && i < broker->worker_count; i++)
         if (broker->workers[i])
             durable_release(broker->workers[i]);

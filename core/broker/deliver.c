@@ -270,6 +270,7 @@ static void launch(struct client *c, struct flow *flow, struct publish *p, struc
     flight->again = item->again;
     if (item->kept && terms->qos == 2 && durable_launched(c->worker, c->session, item->kept, id)) {
         flight->held = true;
+        flow->held++;
         return;
     }
     if (!write_publish(c, p, terms, id, item->again)) {
@@ -281,7 +282,7 @@ static void launch(struct client *c, struct flow *flow, struct publish *p, struc
 static bool must_keep(const struct worker *worker, const struct session *session,
                       const struct terms *terms)
 {
-    return session_is_persistent(session) || terms->share ||
+    return session_is_persistent(session) || session_is_durable(session) || terms->share ||
            worker->settings->max_inflight_bytes.bytes > 0;
 }
 
@@ -381,7 +382,8 @@ bool deliver(struct worker *worker, struct session *session, struct publish *p,
         p->failed = true;
         return false;
     }
-    if (flow->queued > 0 || flow->spilled > 0 || flow->unsent > 0 || !has_room(c, flow)) {
+    if (flow->queued > 0 || flow->spilled > 0 || flow->unsent > 0 || !has_room(c, flow) ||
+        (flow->held > 0 && terms->qos == 1)) {
         return hold_back(worker, session, p, terms);
     }
     struct flow_item item = { 0 };
@@ -425,9 +427,11 @@ void deliver_held(struct worker *worker, struct session *session, const struct k
     if (!item || item->kept != kept || !item->held)
         return;
     item->held = false;
+    bool released = item->state == FLIGHT_RELEASED;
+    flow->held = (uint16_t)(flow->held - !released);
     if (!c || c->ending || item->unsent)
         return;
-    if (item->state == FLIGHT_RELEASED) {
+    if (released) {
         client_acknowledge(c, MQTT_PUBREL, id, MQTT_SUCCESS);
         return;
     }
@@ -436,6 +440,8 @@ void deliver_held(struct worker *worker, struct session *session, const struct k
         count_dropped(worker, session, not_to_be_sent);
         flow_land(flow, item);
     }
+    if (flow->held == 0)
+        deliver_waiting(c);
 }
 
 static void send_queued(struct client *c, struct flow *flow)
@@ -480,7 +486,8 @@ void deliver_waiting(struct client *c)
     }
     const struct flow_item *head;
     while (!c->ending && flow->unsent == 0 && (head = flow_queue_head(flow)) &&
-           (head->terms.qos == 0 ? !output_is_full(c) : has_room(c, flow)))
+           (head->terms.qos == 0 ? !output_is_full(c) : has_room(c, flow)) &&
+           (flow->held == 0 || head->terms.qos == 2))
         send_queued(c, flow);
     if (flow->spilled > 0 && flow->queued < SPILL_LOAD / 2 && !c->ending)
         durable_load(c->worker, c->session);

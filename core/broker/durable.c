@@ -9,6 +9,7 @@
 #include "broker/deliver.h"
 #include "broker/durable_batch.h"
 #include "broker/receipt.h"
+#include "broker/subscribe.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -123,7 +124,7 @@ static struct durable_op *note(struct worker *worker, enum durable_kind kind, ui
 static struct durable_op *note_for(struct worker *worker, const struct session *session,
                                    enum durable_kind kind)
 {
-    struct durable_op *op = note(worker, kind, session->tenure->number);
+    struct durable_op *op = session->tenure ? note(worker, kind, session->tenure->number) : NULL;
     if (op) {
         op->tenure = tenure_ref(session->tenure);
         op->connection = session->tenure->connection;
@@ -208,12 +209,15 @@ static void op_after(struct worker *worker, struct durable_op *op)
     case AFTER_NOTHING:
         break;
     case AFTER_PACKET:
+        op->tenure->answered++;
         if (same && output_add(&c->output, &worker->pool, op->text, op->text_len) < 0)
             client_end(c, MQTT_SERVER_BUSY, "out of memory");
         else if (same)
             COUNT(worker, packets_sent, 1);
         if (same)
             client_touch(c);
+        if (worker->walks)
+            walks_go_on(worker);
         break;
     case AFTER_PUBCOMP:
         if (same)
@@ -237,13 +241,17 @@ void durable_arrive(struct worker *worker, struct letter *letter)
     atomic_fetch_sub_explicit(&durable->bytes, batch->bytes, memory_order_relaxed);
     atomic_fetch_add_explicit(&durable->ops, batch->count, memory_order_relaxed);
     atomic_fetch_add_explicit(&durable->batches, 1, memory_order_relaxed);
+    bool more = false;
     for (size_t i = 0; i < batch->count; i++) {
         struct durable_op *op = &batch->ops[i];
         if (op->receipt)
             receipt_done(op->receipt, false);
         op_after(worker, op);
+        more |= op->more;
         op_release(op);
     }
+    if (more && !worker->closing)
+        durable_sweep(worker);
     batch_free(batch);
 }
 
@@ -369,13 +377,12 @@ bool durable_session(struct worker *worker, struct session *session)
     struct durable *durable = worker->broker->durable;
     if (!durable || worker->closing) /* what it is now is what the next start finds */
         return true;
-    if (!session_is_persistent(session) && !session->will) {
-        durable_session_end(worker, session);
+    if (!session_is_persistent(session) && !session->will && !session->tenure)
         return true;
-    }
     if (!session->tenure &&
         !(session->tenure = tenure_new(worker, session, atomic_fetch_add(&durable->last, 1) + 1)))
         return false;
+    session->tenure->messages |= session_is_persistent(session);
     return note_session(worker, session);
 }
 
@@ -439,6 +446,7 @@ bool durable_answer(struct client *c, const uint8_t *packet, size_t len)
         return false;
     }
     op->after = AFTER_PACKET;
+    op->tenure->asked++;
     return true;
 }
 
@@ -470,8 +478,9 @@ struct kept *durable_message(struct worker *worker, struct session *session, str
         p->message = kept->number;
     kept->message = p->message;
     const struct share *share = terms->share ? terms->share->share : NULL;
-    size_t share_len = share ? strlen(share_name(share)) : 0;
-    if ((share && !note_text(worker, op, share_name(share), share_len, NULL, 0)) ||
+    size_t share_len = 0;
+    const char *name = share ? share_name(share, &share_len) : NULL;
+    if ((share && !note_text(worker, op, name, share_len, NULL, 0)) ||
         (terms->qos > 0 && !await(worker, op, p))) {
         unnote(worker);
         kept_unref(kept);

@@ -65,7 +65,10 @@ void durable_stats(const struct durable *durable, struct durable_stats *out); /*
 struct tenure {
     uint32_t refs; /* the session, and each op under way */
     uint32_t connection;
-    bool ids_kept;           /* identifiers that it has received may be on disk */
+    uint32_t asked,
+        answered;  /* SUBACKs and UNSUBACKs noted, and sent: retained messages come after theirs */
+    bool messages; /* are kept of it, not only the will */
+    bool ids_kept; /* identifiers that it has received may be on disk */
     struct session *session; /* NULL after its end */
     struct worker *worker;
     uint64_t number; /* of the session, on disk */
@@ -85,10 +88,10 @@ void durable_session_end(struct worker *worker, struct session *session);
 /* It is only forgotten here: what is on disk stays. */
 void tenure_end(struct session *session);
 
-/* Whether messages for it are kept. */
+/* Whether messages for it are kept: it is persistent, or was so when its connection began. */
 static inline bool session_is_durable(const struct session *session)
 {
-    return session->tenure && session_is_persistent(session);
+    return session->tenure && session->tenure->messages;
 }
 
 /* ---- Subscriptions ---- */
@@ -148,7 +151,7 @@ bool durable_id_released(struct client *client, uint16_t packet_id, enum mqtt_re
 /* The retained message of a topic has changed, in memory. Returns false when there is no memory. */
 bool durable_retained(struct worker *worker, struct publish *p);
 
-/* Forgets on disk what has expired. Now and then. */
+/* Forgets on disk what has expired, and what was left of sessions that have ended. Now and then. */
 void durable_sweep(struct worker *worker);
 
 /* ---- Spilling: what waits on disk only ---- */

@@ -76,6 +76,7 @@ static int on_session(void *context, const struct stored_session *from)
         return -ENOMEM;
     }
     struct session *session = r->session;
+    session->tenure->messages = true;
     int rc = restore_will(session, from);
     if (rc < 0)
         return rc;
@@ -137,11 +138,14 @@ static int on_received(void *context, uint64_t number, uint16_t packet_id)
 /* Its shared subscription, if the session still has it: a reference, and one message more. */
 static struct share_member *member_of(const struct session *session, const char *name)
 {
-    for (struct share_member *m = session->members; name && m; m = m->next)
-        if (strcmp(share_name(m->share), name) == 0) {
+    for (struct share_member *m = session->members; name && m; m = m->next) {
+        size_t len;
+        const char *own = share_name(m->share, &len);
+        if (strlen(name) == len && memcmp(own, name, len) == 0) {
             atomic_fetch_add(&m->load, 1);
             return share_member_ref(m);
         }
+    }
     return NULL;
 }
 
@@ -159,6 +163,7 @@ static int append(struct worker *worker, struct session *session, struct stored_
                                  : FLIGHT_PUBLISHED_1,
         .again = again,
     };
+    item.kept->session = session->tenure->number;
     m->publication = NULL;
     m->kept = NULL;
     int rc = flow ? 0 : -ENOMEM;

@@ -168,7 +168,7 @@ struct flow_item *flow_flight(struct flow *flow, uint16_t id)
 }
 
 /* Lets go of the oldest places as far as they are done. */
-static void let_go(struct flow *flow)
+static void drop_done(struct flow *flow)
 {
     while (flow->span > 0 && place(flow, 0)->state == FLIGHT_DONE) {
         flow->ring_at = (flow->ring_at + 1) & flow->ring_mask;
@@ -185,11 +185,12 @@ void flow_land(struct flow *flow, struct flow_item *item)
         flow->unsent--;
     else
         flow->in_flight--;
+    flow->held = (uint16_t)(flow->held - (item->held && item->state == FLIGHT_PUBLISHED_2));
     flow->in_flight_bytes -= item_size(item);
     kept_end(flow->worker, item->kept);
     flow_item_release(item);
     item->state = FLIGHT_DONE;
-    let_go(flow);
+    drop_done(flow);
 }
 
 int flow_restore(struct flow *flow, uint16_t id, const struct flow_item *from)
@@ -351,7 +352,7 @@ void flow_take_shared(struct flow *flow, const struct share_member *only,
         item->state = FLIGHT_DONE;
         item->unsent = false;
     }
-    let_go(flow);
+    drop_done(flow);
     for (uint32_t i = flow->queued; i > 0; i--) {
         struct flow_item item = flow_queue_take(flow);
         if (!is_shared_by(&item, only) || !orphan(context, &item, false))

@@ -81,6 +81,7 @@ struct flow {
     uint16_t in_flight; /* published and not acknowledged, sent by this connection */
     uint16_t unsent;    /* of an earlier connection, not sent again yet, */
     uint16_t unsent_at; /* and which place may be the first of them */
+    uint16_t held; /* of QoS 2, that wait for the disk: what comes later is not sent before them */
     uint64_t in_flight_bytes;
 
     struct flow_item *queue;

@@ -60,8 +60,9 @@ uint64_t shares_generation(const struct shares *shares)
 
 /* ---- References ---- */
 
-const char *share_name(const struct share *share)
+const char *share_name(const struct share *share, size_t *len)
 {
+    *len = share->name_len + 1 + share->filter_len;
     return share->name;
 }
 

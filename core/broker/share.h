@@ -67,8 +67,8 @@ static inline void share_member_done(struct share_member *member)
  * NULL if there is none. */
 struct share_member *share_choose(struct share *share, const struct share_member * not );
 
-/* "NAME/FILTER", with the mount point. */
-const char *share_name(const struct share *share);
+/* "NAME/FILTER", with the mount point; no NUL follows. */
+const char *share_name(const struct share *share, size_t *len);
 
 struct share *share_ref(struct share *share);
 void share_unref(struct share *share);

@@ -64,6 +64,7 @@ static void begin_walk(struct worker *worker, struct session *session, const str
         return;
     }
     walk->session = session;
+    walk->answer = session_is_durable(session) ? session->tenure->asked + 1 : 0;
     walk->qos = qos;
     walk->last = walk;
     walk->count = 1;
@@ -134,7 +135,9 @@ bool walks_go_on(struct worker *worker)
     for (struct retained_walk **at = &worker->walks; *at;) {
         struct retained_walk *walk = *at;
         struct visit visit = { worker, walk };
-        bool waits = deliver_is_congested(walk->session);
+        const struct tenure *tenure = walk->session->tenure;
+        bool waits = deliver_is_congested(walk->session) ||
+                     (tenure && (int32_t)(walk->answer - tenure->answered) > 0);
         if (waits || (is_wanted(worker, walk) &&
                       retained_scan(worker->broker->retained, &walk->cursor, worker->second,
                                     WALK_STEP, send_retained, &visit))) {

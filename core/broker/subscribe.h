@@ -17,6 +17,7 @@ struct retained_walk {
     size_t count;
     struct session *session;
     struct retained_cursor cursor;
+    uint32_t answer; /* that goes before it, of the session's tenure */
     struct identifiers *ids;
     uint8_t qos;
 };

@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 
+from .disk import Disk
 from .play import Knows, World
 
 # mosquitto 2.0.11: each matching filter brings a copy; a group's lost member takes its messages with it. The rest
@@ -58,6 +59,7 @@ def main():
     parser.add_argument("--tocsin", metavar="PROGRAM")
     parser.add_argument("--workers", type=int, default=1, help="with more than one, what is acknowledged may still be "
                         "on its way, and connections become known in any order")
+    parser.add_argument("--store", action="store_true", help="sessions are kept on disk")
     parser.add_argument("--mosquitto", action="store_true")
     parser.add_argument("--first", type=int, default=1, metavar="SEED")
     parser.add_argument("--seeds", type=int, default=1, metavar="COUNT")
@@ -70,17 +72,21 @@ def main():
     knows = MOSQUITTO if given.mosquitto else Knows(loose=given.workers > 1)
     port = given.port or free_port()
     broker = contextlib.nullcontext()
+    folder = tempfile.TemporaryDirectory(prefix="model-")
     if given.tocsin:
+        store = 'store = { path = "%s/store.db"; };\n' % folder.name if given.store else ""
         broker = started([given.tocsin, "run", "-c"], 'broker = { workers = %d; listeners = ( { port = %d; '
-                         'bind = "127.0.0.1"; } ); };\n' % (given.workers, port), port)
+                         'bind = "127.0.0.1"; } ); };\n%s' % (given.workers, port, store), port)
     elif given.mosquitto and not given.port:
         broker = started(["/usr/sbin/mosquitto", "-c"],
                          f"listener {port} 127.0.0.1\nallow_anonymous true\nuser root\nlog_dest none\n", port)
     failed, begin, received = [], time.monotonic(), 0
-    with broker:
+    with folder, broker:
+        disk = Disk(port, time.time_ns()) if given.store else None
         for seed in range(given.first, given.first + given.seeds):
             trace = [] if given.trace else None
-            world = World(port, seed, given.clients, given.steps, knows, f"{seed}.{time.time_ns() % 10**9}", trace)
+            world = World(port, seed, given.clients, given.steps, knows, f"{seed}.{time.time_ns() % 10**9}", trace,
+                          disk)
             errors = world.play()
             received += sum(len(s.receptions) for s in world.truth.sessions)
             if errors:

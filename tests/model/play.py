@@ -40,7 +40,8 @@ class Knows:
 
 
 class World:
-    def __init__(self, port, seed, clients=6, steps=150, knows=None, run=None, trace=None):
+    def __init__(self, port, seed, clients=6, steps=150, knows=None, run=None, trace=None, disk=None):
+        self.disk = disk  # of a broker that keeps sessions there
         self.port, self.seed, self.knows = port, seed, knows or Knows()
         self.run = f"{seed}" if run is None else run
         self.random = random.Random(seed)
@@ -135,7 +136,9 @@ class World:
             p.eager = True
             p.acknowledge()
         rounds = 0
-        while rounds < 2:
+        while rounds < (3 if self.disk else 2):
+            if self.disk:
+                self.disk.wait()
             before = sum(len(s.receptions) for s in self.truth.sessions), sum(len(p.outgoing) for p in up)
             for p in up:
                 p.ping()

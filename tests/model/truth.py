@@ -281,7 +281,7 @@ class Truth:
             for i, s in enumerate(versions):
                 before = versions[:i]
                 fresh = all(v.left < s.begin for v in before)
-                if s.share or s.acked == NEVER or s.rh == 2 or (s.rh == 1 and not fresh):
+                if s.share or s.acked == NEVER or s.leave < s.acked or s.rh == 2 or (s.rh == 1 and not fresh):
                     continue
                 for topic in topics:
                     if matches(s.filter, topic):

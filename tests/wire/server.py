@@ -84,13 +84,14 @@ def tocsin_value(name, text):
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def tocsin_config(port, options):
+def tocsin_config(port, options, store):
     def rows(names):
         return "".join(f" {name} = {tocsin_value(name, options[name])};" for name in names)
 
     listener = rows(name for name in options if name in OF_LISTENERS)
     return f'broker = {{ listeners = ( {{ port = {port}; bind = "127.0.0.1";{listener} }} );' \
-           f"{rows(name for name in options if name not in OF_LISTENERS)} }};\n"
+           f"{rows(name for name in options if name not in OF_LISTENERS)} }};\n" \
+           + (f'store = {{ path = "{store}"; }};\n' if store else "")
 
 
 class Server:
@@ -116,7 +117,8 @@ class Server:
             config.write_text(mosquitto_config(self.address[1], options))
             argv = ["/usr/sbin/mosquitto", "-c", config]
         else:
-            config.write_text(tocsin_config(self.address[1], options))
+            store = Path(self.folder.name, "store.db") if os.environ.get("TOCSIN_STORE") else None
+            config.write_text(tocsin_config(self.address[1], options, store))
             argv = [ROOT / os.environ.get("TOCSIN_BUILD", "build/release") / "tocsin", "run", "-c", config]
         self.child = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=self.log, stderr=subprocess.STDOUT,
                                       cwd=self.folder.name)
