@@ -53,7 +53,6 @@ bool durable_is_crowded(const struct durable *durable);
 struct durable_stats {
     uint64_t ops, batches;   /* counters */
     uint64_t waiting, bytes; /* gauges: ops and memory not committed yet */
-    uint64_t spilled;        /* gauge: messages of sessions that are on disk only */
     uint64_t restored_sessions, restored_messages, restored_retained, unreadable; /* at the start */
 };
 void durable_stats(const struct durable *durable, struct durable_stats *out); /* any thread */
