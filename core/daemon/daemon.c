@@ -416,7 +416,7 @@ static size_t stop(struct daemon *daemon, bool *accounted)
     pthread_mutex_unlock(&daemon->services_lock);
     size_t undone = services_free(services, left_ms > 0 ? left_ms : 0);
     daemon->setup.services = NULL;
-/* What is on disk by now is acknowledged; the broker's last changes come after. */
+    /* What is on disk by now is acknowledged; the broker's last changes come after. */
     store_drain(daemon->store, STORE_DRAIN_MS);
     *accounted = !daemon->links || check_accounts(daemon);
     bool done = end_links(daemon);
