@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "delivery/record.h"
 #include "delivery/seen.h"
+#include "delivery/survey.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -19,6 +20,8 @@ struct keeper {
     struct seen *seen; /* NULL: none */
     atomic_uint_fast64_t next_number;
     atomic_uint_fast64_t dead;
+    struct survey
+        *survey; /* as it was before those to be tried again became waiting ones; NULL: not taken */
     uint64_t seed; /* for the spread of what is due at once */
 };
 
@@ -27,6 +30,13 @@ enum kept_state {
     KEPT_HOLDING, /* the same, and it holds its message until then */
     KEPT_WRITTEN,
     KEPT_ENDED, /* the delivery is done; if it was written, it is to be taken away */
+};
+
+/* Of rows (store/schema.c). */
+enum state {
+    STATE_WAITING = 0,
+    STATE_DEAD = 1,
+    STATE_REVIVED = 2,
 };
 
 struct kept {
@@ -57,6 +67,8 @@ struct keeper *keeper_new(struct store *store)
 
 void keeper_free(struct keeper *keeper)
 {
+    if (keeper)
+        survey_free(keeper->survey);
     free(keeper);
 }
 
@@ -460,16 +472,17 @@ uint64_t keeper_dead(const struct keeper *keeper)
 int keep_revive_all(struct keeper *keeper)
 {
     sqlite3 *db = store_connection(keeper->store);
-    sqlite3_stmt *s = NULL;
-    uint64_t dead = 0;
-    if (sqlite3_exec(db, "UPDATE delivery SET state = 0, attempts = 0, due_ms = 0 WHERE state = 2",
-                     NULL, NULL, NULL) != SQLITE_OK ||
-        sqlite3_prepare_v2(db, count_sql, -1, &s, NULL) != SQLITE_OK)
+    survey_free(keeper->survey);
+    if (!(keeper->survey = survey_new(db)))
         return -EIO;
-    int rc = count_dead(s, &dead);
-    sqlite3_finalize(s);
-    atomic_store(&keeper->dead, dead);
-    return rc == SQLITE_OK ? 0 : -EIO;
+    if (survey_count(keeper->survey, NULL, NULL, STATE_REVIVED) > 0) {
+        if (sqlite3_exec(db,
+                         "UPDATE delivery SET state = 0, attempts = 0, due_ms = 0 WHERE state = 2",
+                         NULL, NULL, NULL) != SQLITE_OK)
+            return -EIO;
+    }
+    atomic_store(&keeper->dead, survey_count(keeper->survey, NULL, NULL, STATE_DEAD));
+    return 0;
 }
 
 /* ---- Loading ---- */
@@ -646,25 +659,30 @@ int keep_load_now(struct keep_load *load)
     return rc == SQLITE_OK ? 0 : -EIO;
 }
 
+static const char last_sql[] = "SELECT max(number) FROM delivery";
+static const char last_of_target_sql[] =
+    "SELECT number FROM delivery WHERE service = ?1 AND target = ?2 AND state = 0 "
+    "ORDER BY number DESC LIMIT 1";
+
 int keep_count(struct keeper *keeper, const char *service, const char *target, uint64_t *count,
                uint64_t *last)
 {
+    sqlite3 *db = store_connection(keeper->store);
+    if (!keeper->survey && !(keeper->survey = survey_new(db)))
+        return -EIO;
+    *count = survey_count(keeper->survey, service, target, STATE_WAITING) +
+             survey_count(keeper->survey, service, target, STATE_REVIVED);
+    *last = 0;
     sqlite3_stmt *row = NULL;
-    const char *sql = service ? "SELECT count(*), ifnull(max(number), 0) FROM delivery "
-                                "WHERE service = ?1 AND target = ?2 AND state = 0"
-                              : "SELECT count(*) FILTER (WHERE state = 0), ifnull(max(number), 0) "
-                                "FROM delivery";
-    int rc = sqlite3_prepare_v2(store_connection(keeper->store), sql, -1, &row, NULL);
+    int rc = sqlite3_prepare_v2(db, service ? last_of_target_sql : last_sql, -1, &row, NULL);
     if (rc == SQLITE_OK && service) {
         sqlite3_bind_text(row, 1, service, -1, SQLITE_STATIC);
         sqlite3_bind_text(row, 2, target, -1, SQLITE_STATIC);
     }
-    if (rc == SQLITE_OK && (rc = sqlite3_step(row)) == SQLITE_ROW) {
-        *count = (uint64_t)sqlite3_column_int64(row, 0);
-        *last = (uint64_t)sqlite3_column_int64(row, 1);
-        if (!service && *last >= atomic_load(&keeper->next_number)) /* they go on behind these */
-            atomic_store(&keeper->next_number, *last + 1);
-    }
+    if (rc == SQLITE_OK && (rc = sqlite3_step(row)) == SQLITE_ROW)
+        *last = (uint64_t)sqlite3_column_int64(row, 0);
+    if (!service && *last >= atomic_load(&keeper->next_number)) /* they go on behind these */
+        atomic_store(&keeper->next_number, *last + 1);
     sqlite3_finalize(row);
-    return rc == SQLITE_ROW ? 0 : -EIO;
+    return rc == SQLITE_ROW || rc == SQLITE_DONE ? 0 : -EIO;
 }

@@ -114,7 +114,7 @@ int store_step(struct sqlite3_stmt *statement);
 /* Where apply() can put a record together; empty at its beginning. */
 struct buf *store_scratch(struct store *store);
 
-/* Before the first task is posted, and without one under way: the connection itself, for reading what is there. */
+/* Before the first task is posted: the connection itself, for reading what is there. Nobody else uses it until then. */
 struct sqlite3 *store_connection(struct store *store);
 
 struct store_stats {
