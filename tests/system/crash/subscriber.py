@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: MIT
+"""A subscriber with a session that persists (MQTT 3.1.1): it comes and goes, and writes down what it was given."""
+
+import collections
+import random
+import select
+import socket
+import threading
+import time
+
+from publisher import packet, text
+
+
+def read_packet(data):
+    """(kind and flags, body, rest) of the first packet in `data`; None if it is not whole."""
+    length, shift, at = 0, 0, 1
+    while at < len(data):
+        length |= (data[at] & 127) << shift
+        shift, at = shift + 7, at + 1
+        if data[at - 1] < 128:
+            return (data[0], data[at:at + length], data[at + length:]) if len(data) >= at + length else None
+    return None
+
+
+class Subscriber(threading.Thread):
+    """Subscribes `filter`; `got` has (topic, payload, qos, dup, retain, time) in order of arrival, those of QoS 2 when they are
+    new by the rules of MQTT. `stay` says how long a connection lasts and `away` how long there is none after it: (least, most) seconds, or
+    None for a connection as long as it holds. finish() lets it stay."""
+
+    def __init__(self, name, port, qos, filter="in/#", stay=None, away=(0, 0), seed=0):
+        super().__init__(daemon=True)
+        self.name, self.port, self.qos, self.filter, self.stay, self.away = name, port, qos, filter, stay, away
+        self.rng = random.Random(seed)
+        self.got = []
+        self.ids = set()          # of QoS 2, received and not released
+        self.subscribed_at = None  # when SUBACK had come
+        self.connections = self.lost_sessions = 0
+        self.problems = []
+        self.staying = threading.Event()
+        self.done = threading.Event()
+        self.connected = threading.Event()
+
+    def finish(self):
+        self.staying.set()
+
+    def connect(self):
+        s = socket.create_connection(("127.0.0.1", self.port), timeout=2)
+        s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        s.sendall(packet(0x10, text(b"MQTT") + b"\x04\x00\x00\x00" + text(b"sub-" + self.name.encode())))
+        return s
+
+    def on_connack(self, s, body):
+        if body[1] != 0:
+            self.problems.append(f"CONNACK {body.hex()}")
+            raise ConnectionError
+        self.connections += 1
+        if not body[0] & 1:
+            self.ids.clear()
+            if self.subscribed_at:
+                self.lost_sessions += 1
+                self.problems.append("its session is gone, with a subscription that was acknowledged")
+        if not self.subscribed_at:
+            s.sendall(packet(0x82, b"\x00\x01" + text(self.filter.encode()) + bytes([self.qos])))
+        self.connected.set()
+
+    def on_publish(self, flags, body):
+        qos, dup, retain = flags >> 1 & 3, flags >> 3 & 1, flags & 1
+        topic_len = int.from_bytes(body[:2], "big")
+        topic, rest = body[2:2 + topic_len].decode(), body[2 + topic_len:]
+        mid, payload = rest[:2] if qos else b"", rest[2:] if qos else rest
+        if qos < 2 or mid not in self.ids:
+            self.got.append((topic, payload, qos, dup, retain, time.monotonic()))
+        if qos == 2:
+            self.ids.add(mid)
+        return b"" if qos == 0 else packet(0x40 if qos == 1 else 0x50, mid)
+
+    def on_packet(self, s, kind, body):
+        if kind >> 4 == 3:
+            return self.on_publish(kind & 15, body)
+        if kind >> 4 == 6:
+            self.ids.discard(body[:2])
+            return packet(0x70, body[:2])
+        if kind >> 4 == 2:
+            self.on_connack(s, body)
+        elif kind >> 4 == 9:
+            if body[2] != self.qos:
+                self.problems.append(f"SUBACK {body.hex()}")
+            self.subscribed_at = self.subscribed_at or time.monotonic()
+        return b""
+
+    def converse(self, s):
+        data, end = b"", time.monotonic() + (self.rng.uniform(*self.stay) if self.stay else 1e9)
+        while not self.done.is_set() and (self.staying.is_set() or time.monotonic() < end):
+            if not select.select([s], [], [], 0.005)[0]:
+                continue
+            more = s.recv(65536)
+            if not more:
+                raise ConnectionError
+            data += more
+            answers = b""
+            while data and (one := read_packet(data)):
+                kind, body, data = one
+                answers += self.on_packet(s, kind, body)
+            if answers:
+                s.sendall(answers)
+        # Half of the time it says goodbye.
+        if self.rng.random() < 0.5:
+            s.sendall(b"\xe0\x00")
+
+    def run(self):
+        while not self.done.is_set():
+            try:
+                with self.connect() as s:
+                    self.converse(s)
+                self.staying.wait(self.rng.uniform(*self.away))
+            except OSError:
+                self.done.wait(0.02)
+            self.connected.clear()
+
+
+class Account:
+    """What subscribers were given, against what publishers were told. A message of QoS 1 may come again: when its publisher
+    sent it again, when the broker says that it does (DUP), or when the process died in between."""
+
+    def __init__(self, kills):
+        self.kills = kills  # times
+        self.lost, self.doubled, self.disorder = [], [], []
+        self.deliveries = self.again = self.marked = self.by_publisher = self.by_kill = 0
+
+    def add(self, subscriber, publishers):
+        seen = collections.defaultdict(list)
+        for i, (_, payload, _, dup, _, at) in enumerate(subscriber.got):
+            name, number, *_ = payload.decode().split(" ")
+            seen[name, int(number)].append((i, dup, at))
+        self.deliveries += len(subscriber.got)
+        for p in publishers:
+            qos = min(p.qos, subscriber.qos)
+            if qos:
+                self.lost += [(subscriber.name, p.name, n) for n in p.acked
+                              if p.first[n] > subscriber.subscribed_at and (p.name, n) not in seen]
+                places = [(seen[p.name, n][0][0], n) for n in range(1, p.number + 1) if (p.name, n) in seen]
+                self.disorder += [(subscriber.name, p.name, n, m) for (a, n), (b, m) in zip(places, places[1:]) if b < a]
+            for n in range(1, p.number + 1):
+                if len(seen.get((p.name, n), ())) > 1:
+                    self.explain(subscriber, p, n, seen[p.name, n], qos)
+
+    def explain(self, subscriber, p, n, several, qos):
+        if qos != 1:
+            self.doubled.append((subscriber.name, p.name, n, len(several), f"QoS {qos}"))
+            return
+        spare = p.sent[n] - 1
+        for (_, _, before), (_, dup, at) in zip(several, several[1:]):
+            self.again += 1
+            if dup:
+                self.marked += 1
+            elif any(before < kill < at for kill in self.kills):
+                self.by_kill += 1
+            elif spare > 0:
+                spare -= 1
+                self.by_publisher += 1
+            else:
+                self.doubled.append((subscriber.name, p.name, n, "QoS 1, in one life, without DUP"))
+
+    def report(self):
+        return (f"{self.deliveries} messages to subscribers, {len(self.lost)} lost, {len(self.disorder)} out of order, "
+                f"{len(self.doubled)} twice without a reason; QoS 1 again: {self.again} ({self.marked} with DUP, {self.by_kill} "
+                f"after a kill, {self.by_publisher} sent again by the publisher)")
+
+    def check(self):
+        assert not self.lost, f"lost: {self.lost[:20]} of {len(self.lost)}"
+        assert not self.doubled, f"twice: {self.doubled[:20]} of {len(self.doubled)}"
+        assert not self.disorder, f"out of order: {self.disorder[:20]} of {len(self.disorder)}"
