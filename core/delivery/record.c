@@ -46,6 +46,7 @@ enum tag {
     TAG_FALLBACK_FIELD_NAME = 32,
     TAG_FALLBACK_FIELD_TYPE = 33,
     TAG_FALLBACK_FIELD_TEXT = 34,
+    TAG_LEDGER = 40, /* what its route has kept of it; missing: the default */
 };
 
 /* ---- Writing ---- */
@@ -148,6 +149,8 @@ int record_write(const struct delivery *d, size_t rendered_count, struct buf *ou
     put_number(out, TAG_QOS, v->qos);
     put_number(out, TAG_RETAIN, v->retain);
     put_number(out, TAG_HOPS, v->hops);
+    if (d->ledger != LEDGER_KEEP_DEFAULT)
+        put_number(out, TAG_LEDGER, d->ledger);
     put_number(out, TAG_RECEIVED, (uint64_t)v->received_ms);
     put_rendered(out, TAG_RENDERED, TAG_NOT_RENDERED, d->rendered, rendered_count);
     put_fields(out, TAG_FIELD_NAME, v);
@@ -432,6 +435,10 @@ static void read_part(struct parts *p, uint8_t tag, struct slice s)
         break;
     case TAG_HOPS:
         p->hops = number(s);
+        break;
+    case TAG_LEDGER:
+        d->ledger =
+            number(s) <= LEDGER_KEEP_NONE ? (enum ledger_keep)number(s) : LEDGER_KEEP_DEFAULT;
         break;
     case TAG_RECEIVED:
         p->received = number(s);

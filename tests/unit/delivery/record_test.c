@@ -75,6 +75,7 @@ static void same(const struct delivery *a, const struct delivery *b)
     assert_int_equal(v->qos, w->qos);
     assert_int_equal(v->retain, w->retain);
     assert_int_equal(v->hops, w->hops);
+    assert_int_equal(a->ledger, b->ledger);
     assert_int_equal(v->field_count, w->field_count);
     for (size_t i = 0; i < v->field_count; i++) {
         same_text("field", v->fields[i]->name, w->fields[i]->name);
@@ -142,6 +143,7 @@ static void everything_comes_back(void **state)
     goes_round((struct delivery_parts){
         .target = &t,
         .message = message_of("{\"n\":-1.5}", 10, &properties),
+        .ledger = LEDGER_KEEP_NONE,
         .route = "the route",
         .title = "Title \xC3\xA9",
         .title_len = 8,
