@@ -163,17 +163,21 @@ static int open_store(struct daemon *daemon)
     if (rc == 0 && (rc = keeper_load_seen(daemon->keeper, daemon->seen)) < 0)
         log_error("%s: what was taken over before cannot be read", path);
     daemon->identity.host.keeper = daemon->keeper;
+    if (rc == 0)
+        rc = ledger_new(daemon->store, &daemon->setup.ledger, &daemon->ledger);
+    daemon->identity.host.ledger = daemon->ledger;
     return rc;
 }
 
-/* Goes on where an earlier run has ended. The ledger comes last: it writes by itself, on the store's thread, and until
+/* Goes on where an earlier run has ended. The ledger begins last: it writes by itself, on the store's thread, and until
  * then the store's connection is this one's. */
 static int restore(struct daemon *daemon)
 {
-    int rc = services_restore(daemon->services);
-    if (rc == 0 && daemon->store)
-        rc = ledger_new(daemon->store, &daemon->setup.ledger, &daemon->ledger);
-    daemon->identity.host.ledger = daemon->ledger;
+    int rc = daemon->broker ? broker_restore(daemon->broker, daemon->store) : 0;
+    if (rc == 0)
+        rc = services_restore(daemon->services);
+    if (rc == 0)
+        ledger_begin(daemon->ledger);
     return rc;
 }
 
@@ -232,12 +236,8 @@ static int start(struct daemon *daemon)
     log_set_level(settings_log_level(&daemon->setup.settings));
     const struct routes *routes = engine_routes(daemon->setup.engines[0]); /* they never change */
     rc = open_store(daemon);
-    if (rc == 0 && daemon->broker)
-        rc = broker_restore(daemon->broker, daemon->store);
     if (rc == 0)
         rc = restore(daemon);
-    if (rc == 0)
-        ledger_begin(daemon->ledger);
     if (rc == 0)
         rc = services_start(daemon->services);
     if (rc == 0)
