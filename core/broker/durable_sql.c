@@ -240,7 +240,7 @@ static void forget_loaded(struct durable_op *op)
     op->loaded_last = op->after_number;
 }
 
-/* Takes over what is in a row. Returns 0 or -ENOMEM, -EIO. */
+/* Takes over what is in a row. Returns an SQLite result code. */
 static int load_row(struct durable_op *op, size_t *places, sqlite3_stmt *row, sqlite3_stmt *record,
                     const struct durable_clock *clock)
 {
@@ -248,14 +248,21 @@ static int load_row(struct durable_op *op, size_t *places, sqlite3_stmt *row, sq
         const size_t more = *places ? *places * 2 : 16;
         struct stored_message *grown = realloc(op->loaded, more * sizeof(*grown));
         if (!grown)
-            return -ENOMEM;
+            return SQLITE_NOMEM;
         op->loaded = grown;
         *places = more;
     }
-    const int rc = row_message(row, record, clock, &op->loaded[op->loaded_count]);
-    if (rc == 0)
+    switch (row_message(row, record, clock, &op->loaded[op->loaded_count])) {
+    case 0:
         op->loaded_count++;
-    return rc == -EBADMSG ? 0 : rc;
+        return SQLITE_OK;
+    case -EBADMSG:
+        return SQLITE_OK;
+    case -ENOMEM:
+        return SQLITE_NOMEM;
+    default:
+        return sqlite3_errcode(sqlite3_db_handle(record));
+    }
 }
 
 static int apply_load(struct durable_op *op, const struct durable_clock *clock, struct store *store)
@@ -267,8 +274,8 @@ static int apply_load(struct durable_op *op, const struct durable_clock *clock, 
     if (!row || !record)
         return SQLITE_ERROR;
     size_t places = 0;
-    int rc = 0, step = SQLITE_DONE;
-    while (rc == 0 && (step = sqlite3_step(row)) == SQLITE_ROW) {
+    int rc = SQLITE_OK, step = SQLITE_DONE;
+    while (rc == SQLITE_OK && (step = sqlite3_step(row)) == SQLITE_ROW) {
         const sqlite3_int64 size = sqlite3_column_int64(row, QUEUED_SIZE);
         const uint64_t bytes = op->loaded_bytes + (size > 0 ? (uint64_t)size : 0);
         if (op->loaded_rows > 0 && bytes > SPILL_BYTES)
@@ -279,8 +286,8 @@ static int apply_load(struct durable_op *op, const struct durable_clock *clock, 
         op->loaded_last = (uint64_t)sqlite3_column_int64(row, QUEUED_NUMBER);
     }
     const int end = sqlite3_reset(row);
-    if (rc < 0)
-        return rc == -ENOMEM ? SQLITE_NOMEM : SQLITE_ERROR;
+    if (rc != SQLITE_OK)
+        return rc;
     return step == SQLITE_ROW || step == SQLITE_DONE ? SQLITE_OK : end;
 }
 

@@ -4,91 +4,6 @@
 
 #include "durable_world.h"
 
-#include "base/clock.h"
-#include "broker/durable_row.h"
-#include "broker/spill.h"
-
-#include <inttypes.h>
-
-/* ---- Ops ---- */
-
-static void session_op(struct durable_world *w, uint64_t number, const char *id)
-{
-    char *text = strdup(id);
-    struct durable_op op = {
-        .kind = DURABLE_SESSION,
-        .session = number,
-        .text = text,
-        .text_len = strlen(id),
-        .persistent = true,
-        .expiry = 300,
-    };
-    world_apply(w, &op, 1);
-    free(text);
-}
-
-static void simple_op(struct durable_world *w, enum durable_kind kind, uint64_t session,
-                      uint16_t packet_id)
-{
-    struct durable_op op = { .kind = (uint8_t)kind, .session = session, .packet_id = packet_id };
-    world_apply(w, &op, 1);
-}
-
-static void subscription_op(struct durable_world *w, enum durable_kind kind, uint64_t session,
-                            const char *share, const char *filter, uint32_t id, uint8_t options)
-{
-    char text[100];
-    snprintf(text, sizeof(text), "%s%s", share, filter);
-    struct durable_op op = {
-        .kind = (uint8_t)kind,
-        .session = session,
-        .text = text,
-        .text_len = strlen(text),
-        .share_len = (uint16_t)strlen(share),
-        .expiry = id,
-        .options = options,
-    };
-    world_apply(w, &op, 1);
-}
-
-static void message_op(struct durable_world *w, enum durable_kind kind, uint64_t session,
-                       struct kept *kept, struct publication *publication, uint16_t packet_id)
-{
-    struct durable_op op = {
-        .kind = (uint8_t)kind,
-        .session = session,
-        .kept = kept,
-        .publication = publication,
-        .qos = packet_id ? 2 : 1,
-        .packet_id = packet_id,
-    };
-    world_apply(w, &op, 1);
-}
-
-/* Writes one that nobody holds in memory. */
-static void put(struct durable_world *w, uint64_t session, uint64_t number, uint64_t message,
-                const char *payload)
-{
-    struct publication *p = publication_text("t", payload);
-    struct kept *kept = kept_of(number, message);
-    message_op(w, DURABLE_MESSAGE, session, kept, p, 0);
-    free(kept);
-    publication_unref(p);
-}
-
-static void land(struct durable_world *w, uint64_t session, uint64_t number, uint64_t message)
-{
-    struct kept *kept = kept_of(number, message);
-    atomic_store(&kept->state, KEPT_WRITTEN);
-    message_op(w, DURABLE_LAND, session, kept, NULL, 0);
-    free(kept);
-}
-
-static int64_t messages(const struct durable_world *w)
-{
-    return world_number(w, "SELECT count(*) FROM message");
-}
-
 /* ---- Sessions, subscriptions, identifiers ---- */
 
 static void an_empty_store_has_nothing(void **state)
@@ -215,7 +130,7 @@ static void a_message_comes_back_with_its_terms(void **state)
                  "session 1 x persistent expiry=300 left=0\n"
                  "  1 message 10 of 30 id=0 q0 a/b=hello q2r\n"
                  "  1 message 11 of 30 id=0 q1r share=group/a/+ [1] [268435455] a/b=hello q2r\n");
-    assert_int_equal(messages(w), 1);
+    assert_int_equal(world_messages(w), 1);
     assert_int_equal(w->last, 30);
     free(ids);
     free(kept[0]);
@@ -229,7 +144,7 @@ static void a_flight_of_qos_2_comes_back_in_each_state(void **state)
     session_op(w, 1, "x");
     struct publication *p = publication_text("t", "m");
     struct kept *kept = kept_of(5, 6);
-    put(w, 1, 4, 6, "m");
+    world_put(w, 1, 4, 6, "m");
     message_op(w, DURABLE_MESSAGE, 1, kept, p, 0);
     message_op(w, DURABLE_LAUNCH, 1, kept, NULL, 65535);
     world_run(w, "UPDATE queued SET qos = 2 WHERE number = 5");
@@ -240,8 +155,8 @@ static void a_flight_of_qos_2_comes_back_in_each_state(void **state)
     world_expect(w, "session 1 x persistent expiry=300 left=0\n"
                     "  1 message 5 of 0 id=65535 q2\n"
                     "  1 message 4 of 6 id=0 q1 t=m q0\n");
-    land(w, 1, 4, 6);
-    assert_int_equal(messages(w), 0);
+    world_land(w, 1, 4, 6);
+    assert_int_equal(world_messages(w), 0);
     world_reopen(w);
     world_expect(w, "session 1 x persistent expiry=300 left=0\n"
                     "  1 message 5 of 0 id=65535 q2\n");
@@ -266,7 +181,7 @@ static void what_is_gone_before_it_was_written_is_never_written(void **state)
     };
     world_apply(w, ops, ROWS(ops));
     assert_int_equal(atomic_load(&kept->state), KEPT_GONE);
-    assert_int_equal(messages(w), 0);
+    assert_int_equal(world_messages(w), 0);
     world_expect(w, "session 1 x persistent expiry=300 left=0\n");
     free(kept);
     publication_unref(p);
@@ -302,7 +217,7 @@ static void a_group_that_was_rolled_back_comes_again(void **state)
     world_expect(w, "session 1 x persistent expiry=0 left=0\n"
                     "  1 message 8 of 0 id=3 q2\n"
                     "  1 message 5 of 6 id=0 q1 t=m q0\n");
-    assert_int_equal(messages(w), 1);
+    assert_int_equal(world_messages(w), 1);
     free(stays);
     free(goes);
     free(flies);
@@ -314,20 +229,20 @@ static void a_message_of_several_sessions_goes_with_the_last(void **state)
     struct durable_world *w = *state;
     session_op(w, 1, "x");
     session_op(w, 2, "y");
-    put(w, 1, 3, 5, "shared");
-    put(w, 2, 4, 5, "shared");
-    assert_int_equal(messages(w), 1);
-    land(w, 1, 3, 5);
-    assert_int_equal(messages(w), 1);
+    world_put(w, 1, 3, 5, "shared");
+    world_put(w, 2, 4, 5, "shared");
+    assert_int_equal(world_messages(w), 1);
+    world_land(w, 1, 3, 5);
+    assert_int_equal(world_messages(w), 1);
     world_reopen(w);
     world_expect(w, "session 1 x persistent expiry=300 left=0\n"
                     "session 2 y persistent expiry=300 left=0\n"
                     "  2 message 4 of 5 id=0 q1 t=shared q0\n");
-    land(w, 2, 4, 5);
-    assert_int_equal(messages(w), 0);
+    world_land(w, 2, 4, 5);
+    assert_int_equal(world_messages(w), 0);
     /* Another worker's may come behind the end of the first. */
-    put(w, 2, 6, 5, "shared");
-    assert_int_equal(messages(w), 1);
+    world_put(w, 2, 6, 5, "shared");
+    assert_int_equal(world_messages(w), 1);
 }
 
 TEST_SUITE("durable sql",

@@ -58,6 +58,7 @@ struct job {
     struct durable_op *ops;
     size_t count;
     int failures;
+    int code; /* of what it was set apart for */
     sem_t done;
 };
 
@@ -92,10 +93,16 @@ static void job_done(struct store_task *task, struct store *store)
     sem_post(&CONTAINER_OF(task, struct job, task)->done);
 }
 
+static void job_failed(struct store_task *task, struct store *store, int code)
+{
+    CONTAINER_OF(task, struct job, task)->code = code;
+    job_done(task, store);
+}
+
 void world_apply_late(struct durable_world *w, struct durable_op *ops, size_t count, int failures)
 {
     struct job job = {
-        .task = { .apply = job_apply, .done = job_done },
+        .task = { .apply = job_apply, .done = job_done, .failed = job_failed },
         .world = w,
         .ops = ops,
         .count = count,
@@ -105,6 +112,7 @@ void world_apply_late(struct durable_world *w, struct durable_op *ops, size_t co
     store_post(w->store, &job.task);
     sem_wait(&job.done);
     sem_destroy(&job.done);
+    CHECK(job.code == 0, "cannot be carried out: %s", sqlite3_errstr(job.code));
 }
 
 void world_apply(struct durable_world *w, struct durable_op *ops, size_t count)
@@ -271,4 +279,83 @@ struct kept *kept_of(uint64_t number, uint64_t message)
     kept->number = number;
     kept->message = message;
     return kept;
+}
+
+/* ---- Ops ---- */
+
+void session_op(struct durable_world *w, uint64_t number, const char *id)
+{
+    char *text = strdup(id);
+    struct durable_op op = {
+        .kind = DURABLE_SESSION,
+        .session = number,
+        .text = text,
+        .text_len = strlen(id),
+        .persistent = true,
+        .expiry = 300,
+    };
+    world_apply(w, &op, 1);
+    free(text);
+}
+
+void simple_op(struct durable_world *w, enum durable_kind kind, uint64_t session,
+               uint16_t packet_id)
+{
+    struct durable_op op = { .kind = (uint8_t)kind, .session = session, .packet_id = packet_id };
+    world_apply(w, &op, 1);
+}
+
+void subscription_op(struct durable_world *w, enum durable_kind kind, uint64_t session,
+                     const char *share, const char *filter, uint32_t id, uint8_t options)
+{
+    char text[100];
+    snprintf(text, sizeof(text), "%s%s", share, filter);
+    struct durable_op op = {
+        .kind = (uint8_t)kind,
+        .session = session,
+        .text = text,
+        .text_len = strlen(text),
+        .share_len = (uint16_t)strlen(share),
+        .expiry = id,
+        .options = options,
+    };
+    world_apply(w, &op, 1);
+}
+
+void message_op(struct durable_world *w, enum durable_kind kind, uint64_t session,
+                struct kept *kept, struct publication *publication, uint16_t packet_id)
+{
+    struct durable_op op = {
+        .kind = (uint8_t)kind,
+        .session = session,
+        .kept = kept,
+        .publication = publication,
+        .qos = packet_id ? 2 : 1,
+        .packet_id = packet_id,
+    };
+    world_apply(w, &op, 1);
+}
+
+/* Writes one that nobody holds in memory. */
+void world_put(struct durable_world *w, uint64_t session, uint64_t number, uint64_t message,
+               const char *payload)
+{
+    struct publication *p = publication_text("t", payload);
+    struct kept *kept = kept_of(number, message);
+    message_op(w, DURABLE_MESSAGE, session, kept, p, 0);
+    free(kept);
+    publication_unref(p);
+}
+
+void world_land(struct durable_world *w, uint64_t session, uint64_t number, uint64_t message)
+{
+    struct kept *kept = kept_of(number, message);
+    atomic_store(&kept->state, KEPT_WRITTEN);
+    message_op(w, DURABLE_LAND, session, kept, NULL, 0);
+    free(kept);
+}
+
+int64_t world_messages(const struct durable_world *w)
+{
+    return world_number(w, "SELECT count(*) FROM message");
 }

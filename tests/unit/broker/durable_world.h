@@ -48,4 +48,22 @@ void world_run(const struct durable_world *w, const char *sql);
 struct publication *publication_text(const char *topic, const char *payload);
 struct kept *kept_of(uint64_t number, uint64_t message);
 
+/* ---- Ops, each committed on its own ---- */
+
+void session_op(struct durable_world *w, uint64_t number, const char *id);
+void simple_op(struct durable_world *w, enum durable_kind kind, uint64_t session,
+               uint16_t packet_id);
+void subscription_op(struct durable_world *w, enum durable_kind kind, uint64_t session,
+                     const char *share, const char *filter, uint32_t id, uint8_t options);
+void message_op(struct durable_world *w, enum durable_kind kind, uint64_t session,
+                struct kept *kept, struct publication *publication, uint16_t packet_id);
+
+/* Queues a message of topic "t" that nobody holds in memory, and ends one. */
+void world_put(struct durable_world *w, uint64_t session, uint64_t number, uint64_t message,
+               const char *payload);
+void world_land(struct durable_world *w, uint64_t session, uint64_t number, uint64_t message);
+
+/* How many messages have rows. */
+int64_t world_messages(const struct durable_world *w);
+
 #endif
