@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/units.h"
 #include "cli/cli.h"
+#include "cli/queue_to.h"
 #include "config/conf.h"
 #include "daemon/setup.h"
 #include "delivery/record.h"
@@ -36,10 +37,13 @@ static const struct cli_option options[] = {
     { "match", 0, "TEXT", "Only those with this in payload, text, title or reason." },
     { "dead", 0, NULL, "Only dead letters; what retry and drop begin with if left out." },
     { "waiting", 0, NULL, "Only what waits to be delivered." },
+    { "to", 0, "SERVICE:TARGET", "Have them tried there, in place of where they were for." },
     { "dry-run", 'n', NULL, "Say what retry or drop would do, and do nothing." },
     { "json", 0, NULL, "Print JSON: an object on each line." },
     { .name = NULL },
 };
+
+#define NOT_STARTED INT64_MIN /* in place of a count: what is wrong has been said */
 
 enum state {
     STATE_WAITING = 0,
@@ -330,14 +334,41 @@ static void show_one(const struct entry *e, void *context)
 
 struct change {
     sqlite3_stmt *statement, *attempts;
+    const struct queue_to *to; /* NULL: where they were for */
     bool dry_run, as_json;
     int rc;
+    int64_t skipped;
 };
+
+/* Makes it one for the target that it is to go to. */
+static void change_target(struct change *change, const struct entry *e)
+{
+    const struct target *target = queue_to_target(change->to);
+    struct buf record = BUF_INIT(1024 * 1024 * 1024);
+    int rc = queue_to_record(change->to, e->number, e->record, e->record_len, &record);
+    if (rc < 0) {
+        fprintf(stderr, "tocsin queue: %" PRIu64 ": its record cannot be used: %s\n", e->number,
+                strerror(-rc));
+        change->skipped++;
+    } else if (!change->dry_run && change->rc == SQLITE_OK) {
+        sqlite3_bind_int64(change->statement, 1, (sqlite3_int64)e->number);
+        sqlite3_bind_text(change->statement, 2, target->service, -1, SQLITE_STATIC);
+        sqlite3_bind_text(change->statement, 3, target->name, -1, SQLITE_STATIC);
+        sqlite3_bind_blob64(change->statement, 4, record.data, record.len, SQLITE_STATIC);
+        sqlite3_step(change->statement);
+        change->rc = sqlite3_reset(change->statement);
+    }
+    buf_release(&record);
+}
 
 static void change_one(const struct entry *e, void *context)
 {
     struct change *change = context;
     list_one(e, &change->as_json);
+    if (change->to) {
+        change_target(change, e);
+        return;
+    }
     if (change->dry_run || change->rc != SQLITE_OK)
         return;
     sqlite3_stmt *const both[] = { change->attempts, change->statement };
@@ -354,9 +385,10 @@ static void change_one(const struct entry *e, void *context)
 
 /* Carries out a change on all that is wanted, in one transaction. */
 static int64_t change_all(sqlite3 *db, const struct filter *filter, const char *sql,
-                          const char *attempts_sql, bool dry_run, bool as_json)
+                          const char *attempts_sql, const struct queue_to *to, bool dry_run,
+                          bool as_json)
 {
-    struct change change = { .dry_run = dry_run, .as_json = as_json };
+    struct change change = { .to = to, .dry_run = dry_run, .as_json = as_json };
     change.rc = sqlite3_exec(db, "BEGIN IMMEDIATE", NULL, NULL, NULL);
     if (change.rc == SQLITE_OK)
         change.rc = sqlite3_prepare_v2(db, sql, -1, &change.statement, NULL);
@@ -367,7 +399,26 @@ static int64_t change_all(sqlite3 *db, const struct filter *filter, const char *
     sqlite3_finalize(change.attempts);
     bool good = count >= 0 && change.rc == SQLITE_OK &&
                 sqlite3_exec(db, "COMMIT", NULL, NULL, NULL) == SQLITE_OK;
-    return good ? count : -EIO;
+    return good ? count - change.skipped : -EIO;
+}
+
+static int64_t retry_all(sqlite3 *db, const struct cli_args *args, struct filter *filter,
+                         bool dry_run, bool as_json)
+{
+    const char *where = cli_value(&cli_queue, args, "to");
+    filter->dead = true;
+    if (!where)
+        return change_all(db, filter, "UPDATE delivery SET state = 2, due_ms = 0 WHERE number = ?1",
+                          NULL, NULL, dry_run, as_json);
+    struct queue_to *to = queue_to_open(cli_value(&cli_queue, args, "config"), where);
+    if (!to)
+        return NOT_STARTED;
+    int64_t count = change_all(db, filter,
+                               "UPDATE delivery SET state = 2, due_ms = 0, service = ?2, "
+                               "target = ?3, record = ?4 WHERE number = ?1",
+                               NULL, to, dry_run, as_json);
+    queue_to_close(to);
+    return count;
 }
 
 /* Whether a daemon has the store: its file `PATH-lock` is locked then. */
@@ -430,6 +481,8 @@ static int fail(const char *format, const char *a, const char *b)
 static int finish(sqlite3 *db, const char *path, const struct filter *filter, int64_t count,
                   const char *what, bool quiet)
 {
+    if (count == NOT_STARTED)
+        return CLI_FAILED;
     if (count < 0)
         return fail("%s: %s", path, sqlite3_errmsg(db));
     if (!quiet)
@@ -445,18 +498,15 @@ static int carry_out(sqlite3 *db, const char *path, const struct cli_args *args,
     bool as_json = cli_value(&cli_queue, args, "json") != NULL;
     bool dry_run = cli_value(&cli_queue, args, "dry-run") != NULL;
     struct showing showing = { db, as_json };
+    if (cli_value(&cli_queue, args, "to") && strcmp(verb, "retry") != 0)
+        return cli_misused(&cli_queue, "--to is for retry");
     if (strcmp(verb, "list") == 0)
         return finish(db, path, filter, visit(db, filter, list_one, &as_json), "found", as_json);
     if (strcmp(verb, "show") == 0)
         return finish(db, path, filter, visit(db, filter, show_one, &showing), "found", as_json);
-    if (strcmp(verb, "retry") == 0) {
-        filter->dead = true;
-        return finish(db, path, filter,
-                      change_all(db, filter,
-                                 "UPDATE delivery SET state = 2, due_ms = 0 WHERE number = ?1",
-                                 NULL, dry_run, as_json),
+    if (strcmp(verb, "retry") == 0)
+        return finish(db, path, filter, retry_all(db, args, filter, dry_run, as_json),
                       dry_run ? "would be tried again" : "will be tried again", as_json);
-    }
     if (strcmp(verb, "drop") == 0) {
         if (filter->waiting && !dry_run && is_in_use(path))
             return fail("%s: what waits cannot be dropped while %s runs with it: end that first",
@@ -464,7 +514,7 @@ static int carry_out(sqlite3 *db, const char *path, const struct cli_args *args,
         filter->dead = !filter->waiting;
         return finish(db, path, filter,
                       change_all(db, filter, "DELETE FROM delivery WHERE number = ?1",
-                                 "DELETE FROM attempt WHERE delivery = ?1", dry_run, as_json),
+                                 "DELETE FROM attempt WHERE delivery = ?1", NULL, dry_run, as_json),
                       dry_run ? "would be dropped" : "dropped", as_json);
     }
     return cli_misused(&cli_queue, "%s is not list, show, retry or drop", verb);
@@ -535,7 +585,11 @@ const struct cli_command cli_queue = {
         "of it, with the error of every attempt. retry has dead letters tried again, with the same "
         "id "
         "as\n"
-        "before: a running daemon begins within a second. drop forgets them.\n"
+        "before: a running daemon begins within a second; with --to by another target, whose own\n"
+        "formats, such as a path, are rendered anew from topic, payload, title and text. What only "
+        "the\n"
+        "route knew, such as named topic levels, stays there as it is written, and that is said.\n"
+        "drop forgets them.\n"
         "\n"
         "Without a NUMBER or a filter all are meant; of what waits only list and show, and drop "
         "with\n"

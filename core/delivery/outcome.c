@@ -338,6 +338,8 @@ void service_submit_moved(struct service_target *t, struct delivery *d, struct d
     d->moved = true;
     d->holding = failed->holding;
     failed->holding = false;
+    d->identity[0] = failed->identity[0]; /* it is the same to who sends the message again */
+    d->identity[1] = failed->identity[1];
 
     pthread_mutex_lock(&s->lock);
     if (spill_is_needed(t, d)) {

@@ -475,6 +475,15 @@ static size_t count(struct reader r, const uint8_t *wanted, size_t n)
     return found;
 }
 
+size_t record_formats(const void *data, size_t len)
+{
+    static const uint8_t formats[] = { TAG_RENDERED, TAG_NOT_RENDERED };
+    if (len < 1 || *(const uint8_t *)data != VERSION)
+        return 0;
+    return count((struct reader){ (const uint8_t *)data + 1, (const uint8_t *)data + len, false },
+                 formats, 2);
+}
+
 /* Whether it was rendered for the formats that the target has. */
 static bool fits(const struct rendering *r, const struct target *target)
 {

@@ -30,6 +30,9 @@ struct record_field {
 };
 bool record_next(const void *data, size_t len, size_t *at, struct record_field *out);
 
+/* How many formats the target had that it was rendered for. */
+size_t record_formats(const void *data, size_t len);
+
 /* Makes a delivery of it, for `target`, with its fallbacks, which have no target yet; `link` gives the name that lives as long as the program. Returns 0, -EBADMSG for
  * what is no record, -ESTALE if the target has got other formats since, or -ENOMEM. */
 int record_read(const void *data, size_t len, struct target *target,

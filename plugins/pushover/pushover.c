@@ -368,10 +368,10 @@ static curl_mime *make_mime(CURL *curl, const struct form *form, const struct to
     return mime;
 }
 
-/* POSTs `form`, with the payload of `image` as attachment unless `type` is NULL. What came of it is in
+/* POSTs `form`, with the id of a delivery (or NULL) by which a server can tell that it has come before, with the payload of `image` as attachment unless `type` is NULL. What came of it is in
  * self->answer; without memory that looks like no answer. */
 static CURLcode call(struct pushover *self, const char *url, const struct form *form,
-                     const struct tocsin_message *image, const char *type)
+                     const char *id, const struct tocsin_message *image, const char *type)
 {
     size_t len = 0;
     char *body = type ? NULL : form_encode(form, &len);
@@ -388,7 +388,12 @@ static CURLcode call(struct pushover *self, const char *url, const struct form *
             curl_easy_setopt(self->curl, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)len);
             curl_easy_setopt(self->curl, CURLOPT_POST, 1L);
         }
+        char key[80];
+        snprintf(key, sizeof(key), "Idempotency-Key: %s", id ? id : "");
+        struct curl_slist with_key = { key, self->headers };
+        curl_easy_setopt(self->curl, CURLOPT_HTTPHEADER, id ? &with_key : self->headers);
         rc = curl_easy_perform(self->curl);
+        curl_easy_setopt(self->curl, CURLOPT_HTTPHEADER, self->headers);
         curl_easy_getinfo(self->curl, CURLINFO_RESPONSE_CODE, &self->answer.status);
         curl_easy_setopt(self->curl, CURLOPT_MIMEPOST, NULL);
         curl_easy_setopt(self->curl, CURLOPT_POSTFIELDS, NULL);
@@ -557,7 +562,7 @@ static bool cancel_by_tag(struct pushover *self, struct tocsin_delivery *d)
         self->host->fail(d, TOCSIN_RETRY, -ENOMEM, "cannot cancel by tag");
     } else {
         snprintf(url, room, "%s/receipts/cancel_by_tag/%s.json", self->service->api_url, tag);
-        const CURLcode rc = call(self, url, &form, NULL, NULL);
+        const CURLcode rc = call(self, url, &form, NULL, NULL, NULL);
         const long status = self->answer.status;
         done = (status >= 200 && status < 300 && rc == CURLE_OK) ||
                (status >= 400 && status < 500 && status != 429);
@@ -598,7 +603,7 @@ static void send_one(struct pushover *self, struct tocsin_delivery *d)
                          "cannot make the request");
     } else {
         snprintf(url, room, "%s/messages.json", self->service->api_url);
-        judge(self, d, call(self, url, &form, m, type));
+        judge(self, d, call(self, url, &form, m->id, m, type));
     }
     free(url);
     form_release(&form);

@@ -24,6 +24,7 @@ enum {
     QUOTA_PARK_MS = 30000,
 };
 
+static const char ID_PROPERTY[] = "tocsin-id";
 static const char EXPIRED[] = "expired before it could be published";
 
 struct republish_service {
@@ -37,6 +38,7 @@ struct republish_target {
     int64_t qos;
     bool retain;
     bool properties;
+    bool id;
     struct tocsin_format content_type;
     bool dollar_topics;
 };
@@ -72,6 +74,10 @@ static const struct tocsin_option target_options[] = {
         struct republish_target, properties, .def = "true",
         .help = "Whether the properties of an MQTT 5 message go along: user properties, response "
                 "topic, correlation data, expiry; with its own payload also its type."),
+    TOCSIN_OPTION(struct republish_target, id, .def = "true",
+                  .help =
+                      "Whether the user property tocsin-id goes along: the delivery's id, which "
+                      "is the same when it is published once more."),
     TOCSIN_OPTION(struct republish_target, content_type, .flags = TOCSIN_CLEAN_LINE,
                   .help = "Content type of MQTT 5, such as \"text/plain\", in place of what came."),
     TOCSIN_OPTION(struct republish_target, dollar_topics, .def = "false",
@@ -121,9 +127,27 @@ static int64_t wall_ms(void)
     return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
-/* Fills in what goes along. Returns whether there is anything. */
+/* Adds the delivery's id to the user properties, in place of one that an earlier router has given it. Returns them in
+ * memory to be freed, or NULL. */
+static struct tocsin_property *user_with_id(const struct tocsin_delivery *d,
+                                            struct tocsin_properties *properties)
+{
+    size_t count = properties->user_count, used = 0;
+    struct tocsin_property *user = calloc(count + 1, sizeof(*user));
+    if (!user)
+        return NULL;
+    for (size_t i = 0; i < count; i++)
+        if (strcmp(properties->user[i].name, ID_PROPERTY) != 0)
+            user[used++] = properties->user[i];
+    user[used++] = (struct tocsin_property){ ID_PROPERTY, d->message->id };
+    properties->user = user;
+    properties->user_count = used;
+    return user;
+}
+
+/* Fills in what goes along, part of it in `*user`, memory to be freed. Returns whether there is anything. */
 static bool properties_fill(const struct tocsin_delivery *d, bool as_it_came,
-                            struct tocsin_properties *properties)
+                            struct tocsin_properties *properties, struct tocsin_property **user)
 {
     const struct republish_target *target = d->target;
     const struct tocsin_properties *came = d->message->properties;
@@ -137,13 +161,15 @@ static bool properties_fill(const struct tocsin_delivery *d, bool as_it_came,
     }
     if (content_type)
         properties->content_type = content_type[0] ? content_type : NULL;
-    return carried || properties->content_type;
+    *user = target->id && d->message->id ? user_with_id(d, properties) : NULL;
+    return carried || properties->content_type || *user;
 }
 
 /* Fills in the publication of a delivery. Returns NULL, or why there can be none. */
 static const char *publication_fill(const struct tocsin_delivery *d, int64_t now_ms,
                                     struct tocsin_publication *publication,
-                                    struct tocsin_properties *properties)
+                                    struct tocsin_properties *properties,
+                                    struct tocsin_property **user)
 {
     const struct republish_target *target = d->target;
     const struct tocsin_message *m = d->message;
@@ -157,7 +183,7 @@ static const char *publication_fill(const struct tocsin_delivery *d, int64_t now
         return EXPIRED;
 
     bool as_it_came = m->text_is_payload || strcmp(target->payload, "payload") == 0;
-    bool has_properties = properties_fill(d, as_it_came, properties);
+    bool has_properties = properties_fill(d, as_it_came, properties, user);
     *publication = (struct tocsin_publication){
         .topic = topic,
         .payload = as_it_came ? m->payload : (const uint8_t *)m->text,
@@ -231,6 +257,7 @@ static void republish_send(void *ctx, struct tocsin_delivery *const *deliveries,
 {
     struct republish *self = ctx;
     struct tocsin_properties properties[BATCH_MAX];
+    struct tocsin_property *users[BATCH_MAX];
     struct tocsin_publication publications[BATCH_MAX];
     struct tocsin_publication *list[BATCH_MAX];
     struct tocsin_delivery *sound[BATCH_MAX];
@@ -238,8 +265,8 @@ static void republish_send(void *ctx, struct tocsin_delivery *const *deliveries,
     size_t count = 0;
 
     for (size_t i = 0; i < n && i < BATCH_MAX; i++) {
-        const char *why =
-            publication_fill(deliveries[i], now_ms, &publications[count], &properties[count]);
+        const char *why = publication_fill(deliveries[i], now_ms, &publications[count],
+                                           &properties[count], &users[count]);
         if (why) {
             self->host->fail(deliveries[i], TOCSIN_REJECT, 0, "%s", why);
             continue;
@@ -250,6 +277,8 @@ static void republish_send(void *ctx, struct tocsin_delivery *const *deliveries,
     if (count > 0)
         self->host->publish(self->host, self->service->link, list, count,
                             self->service->timeout.ms);
+    for (size_t i = 0; i < count; i++)
+        free(users[i]);
     bool is_down = false;
     for (size_t i = 0; i < count; i++) {
         int error = list[i]->error;

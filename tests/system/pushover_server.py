@@ -74,6 +74,7 @@ class Request:
         self.fields = fields
         self.files = files
         self.status = None
+        self.key = None  # Idempotency-Key
 
     def __repr__(self):
         return f"<{self.path} {self.fields} {list(self.files)} -> {self.status}>"
@@ -274,6 +275,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
                     fields[name] = decrypt(fields[name], owner.encryption_key)
 
         request = Request(self.path, fields, files)
+        request.key = self.headers["Idempotency-Key"]
         with owner.news:
             act = owner.script.pop(0) if owner.script else None
         if act is None:

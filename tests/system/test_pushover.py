@@ -341,6 +341,15 @@ def test_trouble_of_the_service_is_retried_ever_later(server, host):
     sent(server, h, delivery())
 
 
+def test_each_attempt_has_the_same_key(server, host):
+    h = host()
+    server.script = [(500, {})]
+    for attempt in (1, 2):
+        h.send(delivery(id="x-7", attempt=attempt))
+    sent(server, h, delivery(id="x-8"))
+    assert [r.key for r in server.requests] == ["x-7", "x-7", "x-8"]
+
+
 def test_default_wait_is_what_the_vendor_asks_for(server):
     server.script = [(500, {})]
     with PluginHost("pushover", token=TOKEN, api_url=server.url) as h:

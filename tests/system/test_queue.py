@@ -121,6 +121,70 @@ def test_dead_letters_are_shown_tried_again_and_dropped(router, broker, client):
     assert router.run.stop() == 0
 
 
+def test_dead_letters_are_tried_again_by_another_target(router, broker, client):
+    start(router, broker, more="max_attempts = 1;")
+    c = client(broker.port)
+    c.publish("in/a", b'{"room": "attic"}', 1)
+    c.publish("in/b", b"no room", 1)
+    until(lambda: len(entries(router, "--dead")) == 2, "dead letters")
+    a, b = (str(e["number"]) for e in entries(router))
+
+    def retry(*args, status=0):
+        done = subprocess.run([router.build / "tocsin", "queue", "retry", *args, "-c", router.config], stderr=subprocess.PIPE, text=True)
+        assert done.returncode == status, done.stderr
+        return done.stderr
+
+    router.path("rooms").mkdir()
+    assert "known are: " in retry("--to", "file:cellar", status=1)
+    assert "known are: " in retry("--to", "file", status=1)
+    assert "stay as they are written" in retry(b, "--to", "file:room", "--dry-run")
+    assert len(entries(router, "--dead", "--target", "down:out")) == 2
+    assert "1 will be tried again" in retry(a, "--to", "file:room")
+    assert router.lines("rooms/attic", 1) == [b'{"room": "attic"}']
+    retry(b, "--to", "file:out")
+    assert router.lines("out", 1) == [b"no room"]
+    until(lambda: not entries(router), "an empty store")
+    queue(router, "list", "--to", "file:out", status=2)
+    assert router.run.stop() == 0
+
+
+def test_a_delivery_has_one_id_whatever_happens(router, broker, client):
+    """In each attempt, after kill -9, as a dead letter that is tried again, and by another target."""
+    ids = router.path("ids")
+    script = f'echo $TOCSIN_ID >>{ids}; test -e {router.path("works")} || exit 75'
+    store = f'store = {{ path = "{router.folder}/store/tocsin.db"; }};\n'
+    more = " ".join(f"""{name} = {{ plugin = "exec"; retry = {{ initial = "1ms"; max = "1ms"; {rule} }};
+                        targets = {{ t = {{ shell = "{script}"; }}; }}; }};"""
+                    for name, rule in (("ids", ""), ("few", "max_attempts = 3;")))
+    routes = '{ topic = "in/#"; targets = "ids:t"; }, { topic = "few/#"; targets = "few:t"; }'
+    router.start(store + config(router, broker, routes, more))
+    client(broker.port).publish("in/a", b"1", 1)
+
+    def written(count):
+        until(lambda: ids.exists() and len(ids.read_text().split()) >= count, f"{count} attempts")
+        return set(ids.read_text().split())
+
+    written(2)
+    router.run.kill()
+    before = len(ids.read_text().split())
+    router.start()
+    assert len(written(before + 2)) == 1
+    router.path("works").touch()
+    until(lambda: not entries(router), "an empty store")
+
+    router.path("works").unlink()
+    ids.unlink()
+    client(broker.port).publish("few/a", b"1", 1)
+    until(lambda: entries(router, "--dead"), "a dead letter")
+    queue(router, "retry")
+    assert len(written(6)) == 1
+    until(lambda: entries(router, "--dead"), "a dead letter")
+    router.path("works").touch()
+    queue(router, "retry", "--to", "ids:t")
+    assert len(written(7)) == 1
+    assert router.run.stop() == 0
+
+
 def test_dead_letters_that_are_to_be_tried_again_wait_for_the_next_start(router, broker, client):
     start(router, broker, more="max_attempts = 1;")
     client(broker.port).publish("in/a", b"again", 1)

@@ -23,7 +23,7 @@ def opened(**more):
 
 
 def delivery(to="alarms/attic", text="hello", target=None, **more):
-    return {"target": {"topic": to, **(target or {})}, "text": text, **more}
+    return {"target": {"topic": to, "id": False, **(target or {})}, "text": text, **more}
 
 
 def published(*args, **more):
@@ -92,6 +92,13 @@ def test_the_content_type_can_be_said():
     got = published(target=target)["properties"]
     assert got == {"content_type": "text/plain", "payload_utf8": 1, "expires_ms": 0, "user": []}
     assert published(target={"content_type": ""})["properties"] is None
+
+
+def test_the_id_is_a_user_property_and_takes_the_place_of_an_older_one():
+    came = {**PROPERTIES, "user": [["a", "1"], ["tocsin-id", "older"], ["b", "2"]]}
+    got = [published(target={"id": True}, id="x-7", attempt=attempt, properties=came)["properties"]["user"] for attempt in (1, 2)]
+    assert got == [[["a", "1"], ["b", "2"], ["tocsin-id", "x-7"]]] * 2
+    assert published(target={"id": True, "properties": False}, id="x-8")["properties"]["user"] == [["tocsin-id", "x-8"]]
 
 
 def test_properties_can_be_left_behind():
