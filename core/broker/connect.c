@@ -157,7 +157,8 @@ static struct session *session_for(struct worker *worker, const char *id, size_t
         take_over(session);
         if (session->orphaned) /* it is back; and one that ends with its connection has ended */
             session_forget_will(session);
-        if (clean || (session->orphaned && !session_is_persistent(session)) ||
+        if (clean || session_has_expired(worker, session) ||
+            (session->orphaned && !session_is_persistent(session)) ||
             (was_here && !session_is_persistent(session))) {
             session_end(worker, session);
             session = NULL;

@@ -143,6 +143,12 @@ static void await_next(struct worker *worker, struct absence *absence)
     loop_timer_start(&worker->loop, &absence->timer, (int64_t)span * 1000);
 }
 
+bool session_has_expired(const struct worker *worker, const struct session *session)
+{
+    const struct absence *absence = session->absence;
+    return absence && absence->expires_at && absence->expires_at <= worker->second;
+}
+
 static void look_at(struct worker *worker, struct session *session)
 {
     struct absence *absence = session->absence;
@@ -152,7 +158,7 @@ static void look_at(struct worker *worker, struct session *session)
         if (session_is_persistent(session))
             durable_session(worker, session);
     }
-    if (absence->expires_at && absence->expires_at <= worker->second) {
+    if (session_has_expired(worker, session)) {
         COUNT(worker, clients_expired, 1);
         session_end(worker, session);
         return;

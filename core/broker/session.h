@@ -93,6 +93,9 @@ void session_return(struct worker *worker, struct session *session);
 void session_await(struct worker *worker, struct session *session, uint32_t will_in,
                    uint32_t ends_in);
 
+/* Whether it should have ended by now: a client can come back before the timer ends, above all when the broker starts. */
+bool session_has_expired(const struct worker *worker, const struct session *session);
+
 /* Publishes the will now, and forgets it. */
 void session_publish_will(struct worker *worker, struct session *session);
 void session_forget_will(struct session *session);
