@@ -193,6 +193,7 @@ bench: test-deps ## measure: what a message costs, stage by stage and end to end
 	@$(MAKE) --no-print-directory compile $(BENCHES)
 	$(PYTHON) tests/bench/bench.py
 	$(PYTHON) tests/bench/store.py
+	$(PYTHON) tests/bench/durable.py
 	@$(MAKE) --no-print-directory bench-broker
 
 .PHONY: bench-broker

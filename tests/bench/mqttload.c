@@ -67,6 +67,9 @@ static void usage(FILE *to)
         "back\n"
         "  --burst N                      messages a publisher's turn, 0: up to 64 KiB\n"
         "  --rate R                       messages/s a publisher, 0: as fast as possible\n"
+        "  --persistent                   sessions outlive their connections (3.1.1)\n"
+        "  --away                         the same, and subscribers go before anything is "
+        "published\n"
         " other modes\n"
         "  --conns N [--filters M] [--touch] [--hold S]   memory of connections, subscriptions\n"
         "  --retain N                     memory of retained messages, then read back\n"
@@ -97,6 +100,8 @@ enum {
     O_CAP,
     O_BURST,
     O_RATE,
+    O_PERSISTENT,
+    O_AWAY,
     O_CONNS,
     O_FILTERS,
     O_TOUCH,
@@ -130,6 +135,8 @@ static const struct option long_options[] = {
     { "cap", 1, 0, O_CAP },
     { "burst", 1, 0, O_BURST },
     { "rate", 1, 0, O_RATE },
+    { "persistent", 0, 0, O_PERSISTENT },
+    { "away", 0, 0, O_AWAY },
     { "conns", 1, 0, O_CONNS },
     { "filters", 1, 0, O_FILTERS },
     { "touch", 0, 0, O_TOUCH },
@@ -217,6 +224,13 @@ static void parse_options(int argc, char **argv)
         case O_RATE:
             opt.rate = atof(optarg);
             break;
+        case O_AWAY:
+            opt.away = true;
+            opt.persistent = true;
+            break;
+        case O_PERSISTENT:
+            opt.persistent = true;
+            break;
         case O_CONNS:
             opt.conns = atoi(optarg);
             break;
@@ -250,7 +264,7 @@ static void parse_options(int argc, char **argv)
         }
     if (optind < argc || opt.size < STAMP_SIZE || opt.window < 1 || opt.window > 65535 ||
         opt.pub_qos < 0 || opt.pub_qos > 2 || opt.sub_qos < 0 || opt.sub_qos > 2 || opt.pubs < 1 ||
-        opt.subs < 0 || opt.parallel < 1 || opt.conns < 0) {
+        (opt.persistent && opt.v5) || opt.subs < 0 || opt.parallel < 1 || opt.conns < 0) {
         usage(stderr);
         exit(2);
     }

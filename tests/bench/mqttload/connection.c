@@ -117,6 +117,8 @@ static void give_id(struct conn *c, unsigned id)
     c->id_state[id] = ID_FREE;
     c->free_ids[(c->id_head + c->id_free++) % (uint32_t)opt.window] = (uint16_t)id;
     tally.acked++;
+    if (opt.away)
+        tally.last_ns = now_ns();
 }
 
 static void delivered(struct conn *c, uint64_t now)

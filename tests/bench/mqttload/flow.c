@@ -27,7 +27,7 @@ void turn_add(struct conn *c)
 /* How many subscribers a message of this publisher reaches. */
 static uint64_t fan_of(const struct conn *c)
 {
-    if (opt.retain)
+    if (opt.retain || opt.away)
         return 0;
     return opt.topology == ONE_TO_ONE ? (c->index < (uint32_t)opt.subs) : (uint64_t)opt.subs;
 }
@@ -129,6 +129,8 @@ static void flow_open(void)
         conn_subscribe(&subs[i], name, opt.sub_qos, 1);
     }
     conns_wait_subscribed(subs, (size_t)opt.subs);
+    for (int i = 0; opt.away && i < opt.subs; i++)
+        conn_close(&subs[i]);
     for (int i = 0; i < opt.pubs; i++) {
         struct conn *c = &pubs[i];
         conn_open(c, ROLE_PUBLISHER, (uint32_t)i, "p");
@@ -304,10 +306,10 @@ void run_flow(void)
            secs > 0 ? (double)tally.delivered / secs : 0,
            secs > 0 ? (double)tally.bytes / secs / 1048576.0 : 0);
     latency_print();
-    meter_print(&a, &b, secs, (double)tally.delivered);
+    meter_print(&a, &b, secs, (double)(opt.away ? tally.acked : tally.delivered));
     printf("}\n");
     for (int i = 0; i < opt.pubs; i++)
         conn_close(&pubs[i]);
-    for (int i = 0; i < opt.subs; i++)
+    for (int i = 0; !opt.away && i < opt.subs; i++)
         conn_close(&subs[i]);
 }

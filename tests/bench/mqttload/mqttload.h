@@ -66,7 +66,7 @@ struct load_options {
     int conns, filters;
     long retain, connects;
     int parallel, poll_us;
-    bool v5, touch, gauge;
+    bool v5, touch, gauge, persistent, away;
 };
 extern struct load_options opt;
 

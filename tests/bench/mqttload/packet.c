@@ -41,8 +41,8 @@ size_t packet_connect(uint8_t *p, const char *id)
     memcpy(p + at, "\0\4MQTT", 6);
     at += 6;
     p[at++] = opt.v5 ? 5 : 4;
-    p[at++] = 2;         /* clean session */
-    put16(p + at, 3600); /* keep alive: longer than any run */
+    p[at++] = opt.persistent ? 0 : 2; /* clean session */
+    put16(p + at, 3600);              /* keep alive: longer than any run */
     at += 2;
     if (opt.v5)
         p[at++] = 0; /* no properties */
