@@ -191,8 +191,8 @@ class Broker:
         group = {"listeners": [{"port": port, "bind": "127.0.0.1"}], **options}
         self.config.write_text(f"broker = {conf_value(group)};\n{extra}\n")
 
-    def start(self):
-        self.process = self.run([self.program, "run", "-c", self.config])
+    def start(self, env=None):
+        self.process = self.run([self.program, "run", "-c", self.config], env=env)
         self.process.wait_line("running")
         until(lambda: port_is_open(self.port) or not self.process.alive(), "the broker's listener")
         assert self.process.alive(), self.process.text()
@@ -349,6 +349,15 @@ def broker(process, build, tmp_path, free_port):
     for b in made:
         if b.process and b.process.alive():
             assert b.stop() == 0, b.process.text()
+
+
+@pytest.fixture
+def durable(broker, mosquitto, build, tmp_path):
+    """durable(how="killed", store=True, start=True, disk=False, max_queued_messages=10, ...) starts a broker that keeps what it
+    has on disk; see durable.py."""
+    from durable import make  # which needs this file
+
+    return lambda **options: make(broker, mosquitto, build, tmp_path, **options)
 
 
 @pytest.fixture
