@@ -61,6 +61,8 @@ struct store {
     struct log_rate set_apart_rate;
     _Atomic(struct store_rider *) rider;
 
+    struct store_task probe; /* whether it can be written again */
+    bool probing;
     struct store_task watch;
     void (*wanted_changed)(void *context); /* until the writer watches */
     void (*changed)(void *context);
@@ -383,6 +385,37 @@ void store_watch(struct store *store, void (*changed)(void *context), void *cont
     store_post(store, &store->watch);
 }
 
+/* Changes the file without changing anything in it. */
+static int write_header(struct store_task *task, struct store *store)
+{
+    (void)task;
+    sqlite3_stmt *s = store_statement(store, "PRAGMA user_version");
+    int rc = s ? sqlite3_step(s) : SQLITE_ERROR;
+    char again[64];
+    if (rc == SQLITE_ROW)
+        snprintf(again, sizeof(again), "PRAGMA user_version = %d", sqlite3_column_int(s, 0));
+    if (s)
+        sqlite3_reset(s);
+    return rc == SQLITE_ROW ? run(store, again) : rc;
+}
+
+static void end_probe(struct store_task *task, struct store *store)
+{
+    (void)task;
+    store->probing = false;
+}
+
+/* What failed may not be wanted any more, and then nobody would notice that the trouble is over. */
+static void probe(struct store *store)
+{
+    if (store->group || store->probing || !atomic_load(&store->in_trouble) ||
+        atomic_load(&store->damaged))
+        return;
+    store->probing = true;
+    store->probe = (struct store_task){ .apply = write_header, .done = end_probe };
+    store_post(store, &store->probe);
+}
+
 static void *write_main(void *context)
 {
     struct store *store = context;
@@ -411,6 +444,8 @@ static void *write_main(void *context)
         }
         if (stopping && !may_go_on(store))
             break;
+        if (!stopping)
+            probe(store);
         rest(store);
     }
     return NULL;
