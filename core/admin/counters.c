@@ -169,11 +169,13 @@ void counters_write(const struct counter *table, const void *stats, bool leave_o
     }
 }
 
-json_t *counters_json(const struct counter *table, const void *stats)
+json_t *counters_json(const struct counter *table, const void *stats, bool leave_out_zeros)
 {
     json_t *object = json_object();
     for (const struct counter *c = table; object && c->name; c++) {
         int64_t value = counter_value(c, stats);
+        if (value == 0 && leave_out_zeros)
+            continue;
         json_t *json = c->kind == COUNTER_FLAG ? json_boolean(value)
                        : c->kind == COUNTER_BREAKER
                            ? json_string(breaker_state_name((enum breaker_state)value))

@@ -45,7 +45,7 @@ int64_t counter_value(const struct counter *counter, const void *stats);
 void counters_write(const struct counter *table, const void *stats, bool leave_out_zeros,
                     struct buf *out);
 
-/* All rows as a JSON object; NULL when there is no memory. */
-json_t *counters_json(const struct counter *table, const void *stats);
+/* The same as a JSON object; NULL when there is no memory. */
+json_t *counters_json(const struct counter *table, const void *stats, bool leave_out_zeros);
 
 #endif

@@ -2,6 +2,7 @@
 
 /* The sections of a configuration, and the sample made from their tables. */
 
+#include "admin/settings.h"
 #include "broker/broker.h"
 #include "cli/cli.h"
 #include "config/options.h"
@@ -18,6 +19,7 @@
 
 const struct cli_section cli_sections[] = {
     { "settings", "at the top of the file", "the router as a whole", settings_options },
+    { "admin", "admin = { ... };", "what is told about the router, by MQTT", admin_options },
     { "broker", "broker = { ... };", "the included broker, which is there without links, too",
       broker_options },
     { "listener", "broker = { listeners = ( { ... }, ... ); };",
@@ -108,6 +110,10 @@ void sample_add(struct buf *out)
                      "ledger`.\n"
                      "ledger = {\n");
     add_section(out, "ledger", 4);
+    buf_add_str(out, "};\n\n"
+                     "// What is told about the router, by MQTT.\n"
+                     "admin = {\n");
+    add_section(out, "admin", 4);
     buf_add_str(out, "};\n\n"
                      "// The ways to deliver: each names a plugin, and its targets. `tocsin "
                      "plugins` lists them,\n"

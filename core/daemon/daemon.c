@@ -142,6 +142,70 @@ static bool end_links(struct daemon *daemon)
     return links_free(links);
 }
 
+/* ---- What the control plane calls ---- */
+
+static void observe_for_admin(void *context, struct observation *out)
+{
+    observe(context, out);
+}
+
+static int set_status(void *context, const char *text, bool last)
+{
+    struct daemon *daemon = context;
+    pthread_rwlock_rdlock(&daemon->links_lock);
+    int rc = daemon->links ? links_set_status(daemon->links, text, last) : -EAGAIN;
+    pthread_rwlock_unlock(&daemon->links_lock);
+    return rc;
+}
+
+static int announce(void *context, const char *topic, const void *payload, size_t len)
+{
+    struct daemon *daemon = context;
+    pthread_rwlock_rdlock(&daemon->links_lock);
+    int rc = daemon->links ? links_announce(daemon->links, topic, payload, len) : -EAGAIN;
+    pthread_rwlock_unlock(&daemon->links_lock);
+    return rc;
+}
+
+static void route_internal(void *context, struct message *message)
+{
+    struct daemon *daemon = context;
+    atomic_fetch_add(&daemon->internal, 1);
+    message->next = NULL;
+    on_messages(daemon, message, 1);
+}
+
+static void tell_systemd(void *context, const char *state)
+{
+    (void)context;
+    notify_systemd(state);
+}
+
+static int make_admin(struct daemon *daemon)
+{
+    const struct admin_host host = {
+        .node = daemon->identity.node,
+        .observe = observe_for_admin,
+        .set_status = set_status,
+        .announce = announce,
+        .route = route_internal,
+        .tell = tell_systemd,
+        .context = daemon,
+    };
+    daemon->admin = admin_new(&host, &daemon->setup.admin);
+    return daemon->admin ? 0 : -ENOMEM;
+}
+
+/* A service's thread. */
+static void on_dead(void *context, const struct delivery *delivery, const char *reason,
+                    unsigned attempts)
+{
+    const struct daemon *daemon = context;
+    admin_dead_letter(daemon->admin, delivery, reason, attempts);
+}
+
+/* ---- The store ---- */
+
 static int open_store(struct daemon *daemon)
 {
     const char *path = daemon->setup.store_path;
@@ -211,21 +275,24 @@ static size_t close_store(struct daemon *daemon)
 
 static int start(struct daemon *daemon)
 {
-    const struct links_handler handler = {
+    struct links_handler handler = {
         .messages = on_messages,
         .lost = on_lost,
         .context = daemon,
     };
     struct conf_errors errors = CONF_ERRORS_INIT;
     daemon->identity.host.publish = publish;
+    daemon->identity.host.dead = on_dead;
     daemon->identity.host.context = daemon;
 
     int rc = setup_read(&daemon->setup, daemon->path, &daemon->identity, NULL, &errors);
     if (rc == 0 && daemon->identity.has_broker)
         rc = broker_new(daemon->setup.conf, &daemon->broker, &errors);
-    if (rc == 0)
+    if (rc == 0) {
+        handler.topic = daemon->setup.admin.topic;
         rc = links_new(daemon->setup.conf, daemon->broker, daemon->identity.node, &handler,
                        &daemon->links, &errors);
+    }
     if (errors.count > 0)
         print_errors(&errors);
     conf_errors_release(&errors);
@@ -236,6 +303,8 @@ static int start(struct daemon *daemon)
     log_set_level(settings_log_level(&daemon->setup.settings));
     const struct routes *routes = engine_routes(daemon->setup.engines[0]); /* they never change */
     rc = open_store(daemon);
+    if (rc == 0)
+        rc = make_admin(daemon);
     if (rc == 0)
         rc = restore(daemon);
     if (rc == 0)
@@ -250,6 +319,8 @@ static int start(struct daemon *daemon)
         rc = broker_start(daemon->broker);
     if (rc == 0)
         rc = links_start(daemon->links);
+    if (rc == 0)
+        rc = admin_start(daemon->admin);
     if (rc < 0)
         log_error("start failed: %s", strerror(-rc));
     return rc;
@@ -277,6 +348,7 @@ static void adopt(struct daemon *daemon, struct setup *fresh)
     struct setup before = daemon->setup;
     daemon->setup = *fresh;
     ledger_configure(daemon->ledger, &fresh->ledger);
+    admin_configure(daemon->admin, &fresh->admin);
     size_t undone = services_free(old, drain);
     if (undone > 0)
         log_error("%zu deliveries of services that are no more were left undone", undone);
@@ -296,6 +368,10 @@ static void warn_of_what_stays(const struct daemon *daemon, const struct setup *
         log_warning("reload: the broker has changed, which takes a restart; the old one stays");
     if (!conf_node_equal(conf_node_get(old_root, "store"), conf_node_get(new_root, "store")))
         log_warning("reload: the store has changed, which takes a restart; the old one stays");
+    if (strcmp(fresh->admin.topic, admin_topic(daemon->admin)) != 0 ||
+        fresh->admin.enabled != admin_is_enabled(daemon->admin))
+        log_warning("reload: admin.topic or admin.enabled has changed, which takes a restart; it "
+                    "stays as it was");
     if (!conf_node_equal(conf_node_get(old_root, "node"), conf_node_get(new_root, "node")))
         log_warning(
             "reload: the node's name has changed, which takes a restart; the old one stays");
@@ -396,6 +472,7 @@ static size_t stop(struct daemon *daemon, bool *accounted)
     if (pthread_create(&watch, NULL, end_at_once, daemon) == 0)
         pthread_detach(watch);
 
+    admin_stop(daemon->admin);
     if (daemon->broker)
         broker_stop_intake(daemon->broker);
     if (daemon->links)
@@ -419,6 +496,9 @@ static size_t stop(struct daemon *daemon, bool *accounted)
     /* What is on disk by now is acknowledged; the broker's last changes come after. */
     store_drain(daemon->store, STORE_DRAIN_MS);
     *accounted = !daemon->links || check_accounts(daemon);
+    admin_say_stopped(daemon->admin);
+    admin_free(daemon->admin);
+    daemon->admin = NULL;
     bool done = end_links(daemon);
     if (daemon->broker)
         broker_stop(daemon->broker);

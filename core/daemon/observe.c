@@ -60,6 +60,7 @@ void observe(struct daemon *daemon, struct observation *out)
     out->routing = daemon->routed;
     for (size_t i = 0; i < daemon->shard_count; i++)
         shard_add_stats(daemon->shards[i], &out->routing);
+    out->routing.internal = atomic_load(&daemon->internal);
     observe_links(daemon, out);
 
     observe_targets(daemon, out);

@@ -30,7 +30,7 @@ const struct tocsin_option settings_options[] = {
     { .name = NULL },
 };
 
-static const char *const sections[] = { "broker",   "store",  "ledger", "links",
+static const char *const sections[] = { "admin",    "broker", "store",  "ledger", "links",
                                         "services", "router", "routes", NULL };
 
 const char *setup_default_path(void)
@@ -60,6 +60,12 @@ static char *node_name(const char *wanted)
         if (strchr("/+# ", *c) || (unsigned char)*c < ' ')
             *c = '-';
     return name;
+}
+
+char *setup_node(const struct conf *conf)
+{
+    const struct conf_node *node = conf_node_get(conf_root(conf), "node");
+    return node_name(node && conf_node_type(node) == CONF_STRING ? conf_node_string(node) : NULL);
 }
 
 /* In a build tree the plugins are beside the program, installed they are where they belong. */
@@ -273,6 +279,9 @@ int setup_read(struct setup *setup, const char *path, struct identity *identity,
     if (rc != -ENOMEM)
         rc = store_place(setup->conf, &setup->store_path, errors);
     if (rc != -ENOMEM)
+        rc = admin_settings_read(setup->conf, identity->node ? identity->node : "", &setup->admin,
+                                 errors);
+    if (rc != -ENOMEM)
         rc = ledger_config_read(setup->conf, &setup->ledger, errors);
     if (rc != -ENOMEM)
         rc = check_links(setup, identity, errors);
@@ -294,6 +303,7 @@ void setup_release(struct setup *setup)
     free(setup->engines);
     services_free(setup->services, 0);
     free(setup->store_path);
+    admin_settings_release(&setup->admin);
     options_memory_release(&setup->memory);
     conf_unref(setup->conf);
     *setup = (struct setup){ 0 };

@@ -8,6 +8,7 @@
 #ifndef TOCSIN_DAEMON_SETUP_H
 #define TOCSIN_DAEMON_SETUP_H
 
+#include "admin/settings.h"
 #include "config/conf.h"
 #include "config/options.h"
 #include "delivery/services.h"
@@ -24,6 +25,9 @@ struct settings {
 };
 
 extern const struct tocsin_option settings_options[];
+
+/* The name of the router by such a configuration, to be freed; NULL: no memory. */
+char *setup_node(const struct conf *conf);
 
 /* Whether this configuration runs a broker of its own: it has the group `broker`, or no links. */
 bool setup_has_broker(const struct conf *conf);
@@ -44,6 +48,7 @@ struct setup {
     struct options_memory memory;
     char *store_path; /* NULL: there is no store */
     struct ledger_config ledger;
+    struct admin_settings admin;
     struct services *services;
     struct engine **engines; /* router.shards of them */
     size_t engine_count;

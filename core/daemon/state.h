@@ -5,7 +5,7 @@
 #ifndef TOCSIN_DAEMON_STATE_H
 #define TOCSIN_DAEMON_STATE_H
 
-#include "admin/observation.h"
+#include "admin/admin.h"
 #include "broker/broker.h"
 #include "daemon/setup.h"
 #include "daemon/shard.h"
@@ -16,6 +16,7 @@
 
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stddef.h>
 
 struct daemon {
@@ -30,6 +31,8 @@ struct daemon {
     struct links *links;
     pthread_rwlock_t links_lock; /* held to read by those who publish: a worker that was given up on
                                   * may still be at it when the links go */
+    struct admin *admin;
+    atomic_uint_fast64_t internal; /* messages that it has made */
     struct shard **shards;
     size_t shard_count;
     struct routing_stats routed; /* of shards that are no more */

@@ -504,7 +504,7 @@ static const char *find_link(void *context, const char *name)
     for (const char *const *at = load->links; at && *at; at++)
         if (strcmp(*at, name) == 0)
             return *at;
-    return NULL;
+    return strcmp(name, MESSAGE_INTERNAL) == 0 ? MESSAGE_INTERNAL : NULL;
 }
 
 enum column {

@@ -23,7 +23,6 @@
 #define STABLE_MS        10000 /* a connection that lasted so long was a good one */
 #define PLAIN_MOST       1000  /* messages of QoS 0 before those that come again */
 #define LAST_READS       16    /* of what a broker sent before it closed */
-#define STATUS_OFFLINE   "offline"
 #define SYSTEM_CA_PATH   "/etc/ssl/certs"
 
 int connection_init(struct connection *c)
@@ -193,7 +192,7 @@ static int set_client(struct connection *c, struct mosquitto *mosq)
     if (rc == MOSQ_ERR_SUCCESS && s->username)
         rc = mosquitto_username_pw_set(mosq, s->username, s->password.text);
     if (rc == MOSQ_ERR_SUCCESS && c->status)
-        rc = mosquitto_will_set(mosq, c->status, sizeof(STATUS_OFFLINE) - 1, STATUS_OFFLINE, 1,
+        rc = mosquitto_will_set(mosq, c->status, sizeof(LINK_STATUS_LOST) - 1, LINK_STATUS_LOST, 1,
                                 !c->no_will);
     if (rc == MOSQ_ERR_SUCCESS && s->use_tls)
         rc = set_tls(c, mosq);

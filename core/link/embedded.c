@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "link/properties.h"
+#include "link/settings.h"
 #include "mqtt/reason.h"
 #include "mqtt/topic.h"
 
@@ -26,6 +27,7 @@ struct embedded {
     const char *status;
     const struct links_handler *handler;
     atomic_bool open; /* for publications */
+    atomic_bool status_stays;
     atomic_uint_fast64_t received, published, failed, loops_stopped;
     pthread_mutex_t lock; /* of what follows */
     struct log_trouble loop_trouble;
@@ -87,6 +89,11 @@ static struct message *take_in(struct embedded *link, struct tap_message *from,
                         in->any ? &in->properties : NULL);
     if (!m) {
         tap_message_done(from, true);
+        return NULL;
+    }
+    if (strcmp(m->topic, link->status) == 0) { /* our own, or somebody wants it to be so */
+        message_unref(m);
+        tap_message_done(from, false);
         return NULL;
     }
     if (in->hops > MAX_HOPS) {
@@ -240,27 +247,42 @@ void embedded_publish(struct embedded *link, struct tocsin_publication *const *p
 
 /* ---- Life; the main thread ---- */
 
-static int publish_status_as(struct embedded *link, const char *text, bool retain)
+static int announce(struct embedded *link, const char *topic, const void *payload, size_t len,
+                    bool retain)
 {
-    struct publication *p =
-        publication_new(link->status, strlen(link->status), NULL, 0, text, strlen(text));
+    struct publication *p = publication_new(topic, strlen(topic), NULL, 0, payload, len);
     if (!p)
         return -ENOMEM;
     p->qos = 1;
     p->retain = retain;
-    int rc = broker_publish(link->broker, link->tap, p, 0, false);
+    int rc = broker_publish(link->broker, link->tap, p, 0, true);
     publication_unref(p);
     return rc;
 }
 
-static void publish_status(struct embedded *link, const char *text)
+int embedded_announce(struct embedded *link, const char *topic, const void *payload, size_t len)
 {
-    int rc = publish_status_as(link, text, true);
+    return atomic_load(&link->open) ? announce(link, topic, payload, len, false) : -EAGAIN;
+}
+
+static int publish_status(struct embedded *link, const char *text)
+{
+    int rc = announce(link, link->status, text, strlen(text), true);
     if (rc == -EOPNOTSUPP) /* nothing may be retained: who is there hears it */
-        rc = publish_status_as(link, text, false);
+        rc = announce(link, link->status, text, strlen(text), false);
     if (rc < 0)
         log_warning("link " EMBEDDED_NAME ": cannot publish the status topic=%s: %s", link->status,
                     strerror(-rc));
+    return rc;
+}
+
+int embedded_set_status(struct embedded *link, const char *text, bool last)
+{
+    if (!atomic_load(&link->open))
+        return -EAGAIN;
+    if (last)
+        atomic_store(&link->status_stays, true);
+    return publish_status(link, text);
 }
 
 struct embedded *embedded_new(struct broker *broker, const char *status,
@@ -286,7 +308,7 @@ struct embedded *embedded_new(struct broker *broker, const char *status,
 void embedded_start(struct embedded *link)
 {
     atomic_store(&link->open, true);
-    publish_status(link, "online");
+    publish_status(link, LINK_STATUS_ONLINE);
     log_info("link " EMBEDDED_NAME ": subscribed, messages are received");
 }
 
@@ -341,7 +363,8 @@ void embedded_stop_sending(struct embedded *link)
 {
     if (!atomic_exchange(&link->open, false))
         return;
-    publish_status(link, "offline");
+    if (!atomic_load(&link->status_stays))
+        publish_status(link, LINK_STATUS_OFFLINE);
 }
 
 bool embedded_free(struct embedded *link)

@@ -19,7 +19,7 @@
 
 struct embedded;
 
-/* `status` is the topic of "online" and "offline"; it and the handler must outlive the link, as the broker must.
+/* `status` is the topic of the status (embedded_set_status()), whose messages are not handed on; it and the handler must outlive the link, as the broker must.
  * NULL when there is no memory. */
 struct embedded *embedded_new(struct broker *broker, const char *status,
                               const struct links_handler *handler);
@@ -37,6 +37,13 @@ void embedded_stop_receiving(struct embedded *link);
 
 /* Says that it goes; publishing fails from now on. */
 void embedded_stop_sending(struct embedded *link);
+
+/* What the status topic says from now on; `last` stays when the link ends. Any thread. Returns 0 or what broker_publish()
+ * does. */
+int embedded_set_status(struct embedded *link, const char *text, bool last);
+
+/* For subscribers of the broker; the link itself does not get it. Any thread. */
+int embedded_announce(struct embedded *link, const char *topic, const void *payload, size_t len);
 
 /* Frees it, and returns true; or leaves it and returns false if a message is still in the hands of somebody who
  * was given up on: then the broker must be left, too. NULL is allowed. */

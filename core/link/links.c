@@ -106,6 +106,13 @@ static char *joined(const char *const *parts)
     return buf_take(&text);
 }
 
+static char *status_topic(const struct links *links, const char *node)
+{
+    const char *const by_node[] = { TOPIC_ROOT, node, "/status", NULL };
+    const char *const given[] = { links->handler.topic, "/status", NULL };
+    return joined(links->handler.topic ? given : by_node);
+}
+
 static void signal_change(void *context)
 {
     struct links *links = context;
@@ -122,8 +129,7 @@ static int make_link(struct links *links, struct link *link, const char *node)
     link->client_id = joined(s->client_id ? given_id : default_id);
     const char *const sender_id[] = { link->client_id ? link->client_id : "", "-send", NULL };
     link->sender_id = joined(sender_id);
-    const char *const status[] = { TOPIC_ROOT, node, "/status", NULL };
-    link->status = joined(status);
+    link->status = status_topic(links, node);
     char port[6];
     snprintf(port, sizeof(port), "%u", s->tcp_port);
     const char *const session[] = { s->host, " ", port, " ", link->client_id ? link->client_id : "",
@@ -146,6 +152,7 @@ static int make_link(struct links *links, struct link *link, const char *node)
                                                       .state_file = link->state_file,
                                                       .session = link->session,
                                                       .handler = &links->handler,
+                                                      .status = link->status,
                                                       .echo = link->echo,
                                                       .changed = signal_change,
                                                       .context = links };
@@ -170,6 +177,11 @@ static void check_duplicate(const struct links *links, const struct conf_node *g
     if (strcmp(last->name, EMBEDDED_NAME) == 0)
         conf_error(errors, conf_node_get(group, "name"),
                    "\"" EMBEDDED_NAME "\" is the broker in this process: choose another name");
+    if (strcmp(last->name, MESSAGE_INTERNAL) == 0)
+        conf_error(errors, conf_node_get(group, "name"),
+                   "\"" MESSAGE_INTERNAL
+                   "\" is where messages of the router itself come from: choose "
+                   "another name");
     if (same)
         conf_error(errors, conf_node_get(group, "name"),
                    "there is a link \"%s\" already: choose another name", last->name);
@@ -232,8 +244,7 @@ static int make_links(struct links *links, const char *node, struct conf_errors 
 
 static int make_embedded(struct links *links, struct broker *broker, const char *node)
 {
-    const char *const status[] = { TOPIC_ROOT, node, "/status", NULL };
-    links->status = joined(status);
+    links->status = status_topic(links, node);
     if (links->status)
         links->embedded = embedded_new(broker, links->status, &links->handler);
     return links->embedded ? 0 : -ENOMEM;
@@ -395,6 +406,19 @@ void links_publish(void *context, const char *link, struct tocsin_publication *c
         publications[i]->error = -EINVAL;
         publications[i]->reason_code = 0;
     }
+}
+
+int links_set_status(struct links *links, const char *text, bool last)
+{
+    if (links->embedded)
+        return embedded_set_status(links->embedded, text, last);
+    const struct link *first = links->count > 0 ? &links->list[0] : NULL;
+    return first && first->settings.status ? sender_set_status(first->sender, text, last) : 0;
+}
+
+int links_announce(struct links *links, const char *topic, const void *payload, size_t len)
+{
+    return links->embedded ? embedded_announce(links->embedded, topic, payload, len) : -ENOENT;
 }
 
 static bool all_ready(struct links *links)

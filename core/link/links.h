@@ -37,6 +37,8 @@ struct links_handler {
      * the broker will send the unacknowledged messages again. */
     void (*lost)(void *context, const char *link, uint64_t generation);
     void *context;
+    const char *
+        topic; /* of this program, below which the status is; NULL: "tocsin/NODE". Only for links_new(). */
 };
 
 /* What a link shall receive. */
@@ -73,11 +75,23 @@ int links_start(struct links *links);
  */
 int links_start_sending(struct links *links);
 
+/*
+ * What the status topic says from now on, in the included broker, or else in that of the first link: a JSON document,
+ * retained. `last` stays when the links end; without that it then says that we are offline. Where we have no document,
+ * it says whether we are online. Our own status is never handed on as a message. Any thread. Returns 0, or a negative errno
+ * value; a link that is not connected publishes it later.
+ */
+int links_set_status(struct links *links, const char *text, bool last);
+
+/* Publishes to the subscribers of the included broker, but not back to routes. Returns 0, -ENOENT when there is none, or what
+ * broker_publish() does. Any thread. */
+int links_announce(struct links *links, const char *topic, const void *payload, size_t len);
+
 /* Stops receiving (first half of a clean shutdown): acknowledges what has been taken over, then closes
  * the receiving connections. Publishing goes on. */
 void links_stop_receiving(struct links *links);
 
-/* Stops publishing (second half): publishes "offline" and closes. Calls of links_publish() that are under
+/* Stops publishing (second half): publishes that we are offline, and closes. Calls of links_publish() that are under
  * way, and later ones, fail with -EAGAIN at once. */
 void links_stop_sending(struct links *links);
 

@@ -60,6 +60,8 @@ static bool is_wanted(struct receiver *r, const struct mosquitto_message *in, si
                         r->config->name, in->topic);
         return false;
     }
+    if (r->config->status && strcmp(in->topic, r->config->status) == 0)
+        return false;
     if (in->retain && strcmp(s->retained, "skip") == 0)
         return false;
     if (!subscriber_takes(r->subscriber, in->topic, topic_len, r->properties.ids,

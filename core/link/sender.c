@@ -54,6 +54,9 @@ struct sender {
     struct entries queue;     /* not given to the library yet */
     struct entries in_flight; /* without an answer */
     size_t in_flight_count, in_flight_bytes;
+    char *status;      /* the document; NULL: none yet */
+    bool status_fresh; /* it is to be published */
+    bool status_last;  /* and stays */
 
     /* The thread's own. */
     struct answer *answers;
@@ -261,9 +264,48 @@ static void publish_status(struct sender *s, const char *text)
                     s->connection.status, mosquitto_strerror(rc));
 }
 
+/* Publishes the document, if there is one that is to be published, else `otherwise` (NULL: nothing). */
+static void renew_status(struct sender *s, const char *otherwise)
+{
+    pthread_mutex_lock(&s->lock);
+    bool fresh = s->status && s->status_fresh;
+    if (fresh)
+        publish_status(s, s->status);
+    s->status_fresh = false;
+    pthread_mutex_unlock(&s->lock);
+    if (!fresh && otherwise)
+        publish_status(s, otherwise);
+}
+
+int sender_set_status(struct sender *s, const char *text, bool last)
+{
+    char *copy = strdup(text);
+    if (!copy)
+        return -ENOMEM;
+    pthread_mutex_lock(&s->lock);
+    char *old = s->status;
+    s->status = copy;
+    s->status_fresh = true;
+    s->status_last = last;
+    pthread_mutex_unlock(&s->lock);
+    free(old);
+    connection_wake(&s->connection);
+    return 0;
+}
+
+/* The document again, after a connect; or the last one, before the end. */
+static void repeat_status(struct sender *s, bool at_end)
+{
+    pthread_mutex_lock(&s->lock);
+    s->status_fresh = !at_end || s->status_last;
+    pthread_mutex_unlock(&s->lock);
+    renew_status(s, at_end ? LINK_STATUS_OFFLINE : LINK_STATUS_ONLINE);
+}
+
 static bool turn(struct sender *s)
 {
     struct connection *c = &s->connection;
+    renew_status(s, NULL);
     send_queued(s);
     if (connection_wants_write(c) && !connection_write(c))
         return false;
@@ -304,14 +346,14 @@ static void *run(void *context)
         if (connection_open(c) == 0) {
             s->answer_count = 0;
             s->answers_lost = false;
-            publish_status(s, "online");
+            repeat_status(s, false);
             set_up(s, true);
             bool open = true;
             while (open && !connection_stopping(c))
                 open = turn(s);
             set_up(s, false);
             if (open) {
-                publish_status(s, "offline");
+                repeat_status(s, true);
                 connection_disconnect(c, BYE_WAIT_MS);
             }
             connection_close(c);
@@ -380,6 +422,7 @@ void sender_free(struct sender *s)
     connection_release(&s->connection);
     pthread_mutex_destroy(&s->lock);
     free(s->answers);
+    free(s->status);
     free(s);
 }
 

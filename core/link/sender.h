@@ -28,7 +28,7 @@ struct sender_config {
     const struct link_settings *settings;
     const char *name; /* of the link */
     const char *client_id;
-    const char *status;             /* topic of "online" and "offline"; NULL for none */
+    const char *status;             /* topic of the status; NULL for none */
     struct echo *echo;              /* NULL for none */
     void (*changed)(void *context); /* sender_is_ready() may have changed; the sender's thread */
     void *context;
@@ -43,7 +43,11 @@ int sender_start(struct sender *sender);
 /* Before the start: no status, and a client identifier that the broker chooses. */
 void sender_be_nobody(struct sender *sender);
 
-/* Asks the thread to end: it publishes "offline" and closes. */
+/* What the status topic says from now on, and after each connect: a JSON document, which is copied. Without one it says
+ * whether we are online. With `last` it stays when the sender ends. Any thread; does not wait. Returns 0 or -ENOMEM. */
+int sender_set_status(struct sender *sender, const char *text, bool last);
+
+/* Asks the thread to end: it publishes that we are offline and closes. */
 void sender_stop(struct sender *sender);
 void sender_join(struct sender *sender);
 void sender_free(struct sender *sender); /* after sender_join(); NULL is allowed */

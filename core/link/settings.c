@@ -60,8 +60,10 @@ const struct tocsin_option link_options[] = {
     O(retained, .def = "process", .choices = "process|skip",
       .help = "What to do with the retained messages that the broker sends after each connect."),
     O(status, .def = "true",
-      .help = "Whether to keep \"online\" or \"offline\" as a retained message in the topic "
-              "tocsin/NODE/status."),
+      .help = "Whether to keep the status as a retained message in the topic tocsin/NODE/status: "
+              "all of "
+              "it (see admin) if this is the first link and there is no included broker, else "
+              "whether we are online."),
     O(max_untaken, .def = "20000", .min = 1, .max = 10000000,
       .help =
           "Most messages in memory for which routing has not found a place yet; beyond it nothing "

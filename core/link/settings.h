@@ -26,6 +26,13 @@ struct link_tls {
     const char *ciphers;
 };
 
+/* What a link's status topic says where nobody has given it a document (links_set_status()); the last one is the will. */
+#define LINK_STATUS_ONLINE  "{\"online\":true}"
+#define LINK_STATUS_OFFLINE "{\"online\":false,\"health\":\"stopped\"}"
+#define LINK_STATUS_LOST                        \
+    "{\"online\":false,\"health\":\"stopped\"," \
+    "\"reasons\":[\"the connection to the broker was lost\"]}"
+
 struct link_settings {
     const char *name;
     const char *host;

@@ -23,6 +23,9 @@
 struct message;
 struct message_follower;
 
+/* The link of messages that the router makes itself. */
+#define MESSAGE_INTERNAL "internal"
+
 /* Called once, by the thread that drops the last hold; it must be quick and must not block. */
 typedef void message_taken_fn(struct message *message, void *context);
 

@@ -296,7 +296,7 @@ static void read_rank(struct route_reader *r, const struct conf_node *node, cons
 
 static void check_link(struct route_reader *r, const char *link, const char *const *links)
 {
-    if (!link)
+    if (!link || strcmp(link, MESSAGE_INTERNAL) == 0)
         return;
     struct nearest nearest = { .wrong = link };
     for (; *links; links++) {

@@ -87,9 +87,6 @@ def flow(folder, store, seconds, rate=0, window=1000, ledger="all"):
     latencies, rest, count, quiet = [], b"", 0, 0
     first = last = None
     with d.out.open("rb") as out:
-        while out.read(6) != b"online":  # the daemon's own status
-            out.seek(0)
-            time.sleep(0.01)
         load = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         while load.poll() is None or quiet < 200:
             data = out.read()

@@ -75,7 +75,7 @@ def of_version(version):
 def test_messages_come_and_go(lab, client):
     cat = lab.start([["a/#", 1]])
     other = client(lab.port).subscribe("out/#", "tocsin/cat/status")
-    assert other.get().payload == b"online"
+    assert other.get().payload == b'{"online":true}'
     other.publish("a/b", "21.5")
     got = cat.next_message()
     assert (got["topic"], got["payload"], got["qos"], got["retain"], got["hops"]) == ("a/b", "21.5", 1, False, 0)
@@ -86,7 +86,7 @@ def test_messages_come_and_go(lab, client):
     stats = cat.stats()
     assert stats["received"] == 1 and stats["published"] == 3 and stats["connected"]
     cat.stop()
-    assert other.get().payload == b"offline"
+    assert other.get().payload == b'{"online":false,"health":"stopped"}'
 
 
 def test_properties_are_carried_both_ways(lab, client):
@@ -638,7 +638,7 @@ def test_sending_beside_the_daemon_disturbs_nobody(mosquitto, client, link, vers
     other = client(broker.port).subscribe("tocsin/#")
     more = of_version(version) + 'client_id = "x";'
     daemon = link(settings(broker.port, more)).start([["a", 1]])
-    assert other.get().payload == b"online"
+    assert other.get().payload == b'{"online":true}'
     beside = link(settings(broker.port, more))
     assert beside.ask(start_sending=True)["ok"] and beside.ask(ready=20000)["ready"]
     assert beside.publish({"topic": "a", "payload": "1", "qos": 1}) == [[0, 0]]

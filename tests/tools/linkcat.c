@@ -366,7 +366,9 @@ int main(int argc, char **argv)
     }
     struct cat cat = { .lock = PTHREAD_MUTEX_INITIALIZER };
     cat.held_end = &cat.held;
-    const struct links_handler handler = { on_messages, on_lost, &cat };
+    const struct links_handler handler = { .messages = on_messages,
+                                           .lost = on_lost,
+                                           .context = &cat };
     struct conf *conf = NULL;
     struct conf_errors errors = CONF_ERRORS_INIT;
     int rc = conf_load(argv[1], &conf, &errors);

@@ -128,7 +128,7 @@ static void counters_are_written_by_their_tables(void **state)
     assert_string_equal(buf_str(&text), " created=12 restored=3 sent=8 rejected=1 given_up=1 "
                                         "dropped=1 waiting=4 spilled=2");
     buf_release(&text);
-    json_t *json = counters_json(counters_of_target, &o.sum);
+    json_t *json = counters_json(counters_of_target, &o.sum, false);
     assert_int_equal(json_integer_value(json_object_get(json, "spilled")), 2);
     assert_true(json_is_false(json_object_get(json, "failing")));
     json_decref(json);
