@@ -18,8 +18,9 @@
 #define HELP_OPTION  65536 /* ... and for --help */
 
 const struct cli_command *const cli_commands[] = {
-    &cli_run,   &cli_check, &cli_explain, &cli_send,    &cli_pub,  &cli_sub,     &cli_queue,
-    &cli_store, &cli_why,   &cli_ledger,  &cli_plugins, &cli_help, &cli_version, NULL,
+    &cli_run,    &cli_check,   &cli_explain, &cli_send,    &cli_pub,
+    &cli_sub,    &cli_queue,   &cli_status,  &cli_store,   &cli_why,
+    &cli_ledger, &cli_plugins, &cli_help,    &cli_version, NULL,
 };
 
 const struct cli_command *cli_command_named(const char *name)

@@ -71,7 +71,7 @@ extern const struct cli_command *const cli_commands[];
 const struct cli_command *cli_command_named(const char *name);
 
 extern const struct cli_command cli_run, cli_check, cli_plugins, cli_explain, cli_send, cli_help,
-    cli_version, cli_pub, cli_sub, cli_queue, cli_store, cli_why, cli_ledger;
+    cli_version, cli_pub, cli_sub, cli_queue, cli_status, cli_store, cli_why, cli_ledger;
 
 /* Runs the command that argv names. Returns the exit status. */
 int cli_main(int argc, char **argv);
