@@ -269,7 +269,7 @@ def test_target_that_is_down_leaves_others_alone_and_memory_bounded(router, sour
     slack = 10 if "san" in str(router.build) else 1
     assert router.run.rss() - before < slack * 64 * 1024 * 1024
     router.run.send_signal(signal.SIGUSR1)
-    line, _ = router.run.wait_line("target stuck:out")
+    line, _ = router.run.wait_line("info: target stuck:out")
     counts = dict(pair.split("=") for pair in line.split()[5:])
     assert int(counts["created"]) == 100_100
     assert int(counts["bytes"]) <= 17 * 1024 * 1024
