@@ -243,7 +243,7 @@ def test_publication_under_way_at_the_end_is_left_behind(router, mosquitto, clie
         def is_waiting():
             seen = len(router.run.lines)
             router.run.send_signal(signal.SIGUSR1)
-            return "created=2" in router.run.wait_line("target again:out", start=seen)[0]
+            return "created=2" in router.run.wait_line("info: target again:out", start=seen)[0]
 
         until(is_waiting, "the call that gets no answer")
         assert router.run.stop() == 2
