@@ -20,7 +20,7 @@ static void ignore_loss(void *context, const char *link, uint64_t generation)
     (void)generation;
 }
 
-static const struct links_handler handler = { ignore_messages, ignore_loss, NULL };
+static const struct links_handler handler = { .messages = ignore_messages, .lost = ignore_loss };
 
 struct made {
     struct conf *conf;
