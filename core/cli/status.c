@@ -288,7 +288,7 @@ const struct cli_command cli_status = {
     .summary = "tell how a running daemon is",
     .arguments = "",
     .description =
-        "Reads the status that the daemon publishes (see `tocsin help admin`) from its broker, or "
+        "Reads the status that the daemon publishes from its broker, or "
         "from\n"
         "that of its first link, which the configuration names, and prints it.\n"
         "\n"
@@ -301,9 +301,37 @@ const struct cli_command cli_status = {
         "because the\n"
         "broker of the link cannot be reached or has no status.",
     .example = "tocsin status --check",
-    .exit_status = "0 if the status was read, 1 if not, 2 for a call that makes no sense. With "
-                   "--check: 0 OK,\n"
-                   "             1 WARNING, 2 CRITICAL, 3 UNKNOWN.",
+    .exit_status = "0 if the status was read, 1 if not, 2 for a call that makes no sense.\n"
+                   "             With --check: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN.",
+    .details = "What is published (TOPIC is admin.topic, tocsin/NODE if left out):\n"
+               "\n"
+               "  TOPIC/status         JSON, retained: online, health, reasons, node, version,\n"
+               "                       started, time, and the counters of router, deliveries (all\n"
+               "                       targets, those before a reload too), accounts, store,\n"
+               "                       ledger, broker, links and targets, of which zeros are left\n"
+               "                       out. The names are those that SIGUSR1 logs.\n"
+               "  TOPIC/dead-letter/SERVICE/TARGET\n"
+               "                       JSON, each new dead letter: id, service, target, route,\n"
+               "                       topic, link, reason, attempts, created, and the first\n"
+               "                       200 bytes of the text\n"
+               "\n"
+               "The status goes to the included broker, or to that of the first link. Dead\n"
+               "letters are for routes, as messages of link \"internal\", and for clients of\n"
+               "the included broker:\n"
+               "\n"
+               "  { topic = \"tocsin/+/dead-letter/phone/#\"; targets = \"mail:ops\";\n"
+               "    format = \"{target}: {reason}: {json.text}\"; }\n"
+               "\n"
+               "What becomes a dead letter of these, or of other messages below TOPIC or\n"
+               "tocsin/, is told by the log and the counters alone. The own status is never a\n"
+               "message for routes.\n"
+               "\n"
+               "accounts.hold says whether everything is accounted for:\n"
+               "\n"
+               "  received = messages (routed, or unmatched) + refused + waiting\n"
+               "  created + restored + revived + taken_over + moved_in = sent + rejected\n"
+               "    + given_up + dropped + suppressed + forgotten + refused + moved_out\n"
+               "    + handed_over + unreadable + removed + left + waiting",
     .options = options,
     .run = run,
 };
