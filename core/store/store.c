@@ -210,11 +210,11 @@ static void roll_back(const struct store *store)
         run(store, "ROLLBACK");
 }
 
-/* Whether the rider makes a transaction of its own. Not before the first task: until then the main thread may read. */
+/* Whether the rider makes a transaction of its own. */
 static bool rides_alone(struct store *store)
 {
     struct store_rider *rider = atomic_load(&store->rider);
-    return !store->group && atomic_load(&store->posted) > 0 && rider && rider->wants(rider, true);
+    return !store->group && rider && rider->wants(rider, true);
 }
 
 /* What rides along with a transaction that may not have begun. One that cannot be carried out leaves the others as they
