@@ -34,6 +34,7 @@ struct queue_target {
     int64_t arrival_us; /* of the next delivery, by the rate limit */
     size_t flying;      /* with workers */
     size_t retrying;    /* tried in vain so far */
+    size_t with_fallback;
     struct breaker breaker;
 
     struct stream streams[]; /* one a worker */
@@ -204,6 +205,13 @@ bool queue_has_place(const struct queue_target *target, size_t size)
     return !target->held_first && has_place(target, size);
 }
 
+bool queue_has_urgent_place(const struct queue_target *target, size_t size)
+{
+    size_t messages = target->rules.max_messages, bytes = target->rules.max_bytes;
+    return has_place(target, size) || (target->places < messages + messages / 8 + 1 &&
+                                       target->bytes + size <= bytes + bytes / 8);
+}
+
 bool queue_is_low(const struct queue_target *target)
 {
     return !target->held_first && target->places <= target->rules.max_messages / 2 &&
@@ -263,6 +271,7 @@ static void leave(struct delivery *d)
     t->retrying -= d->retrying;
     d->retrying = false;
     t->streams[d->worker].with_fallback -= d->fallback != NULL;
+    t->with_fallback -= d->fallback != NULL;
     if (d->holding) { /* delivery_free() drops the hold itself */
         unlink_held(t, d);
         return;
@@ -395,7 +404,9 @@ enum queue_place queue_submit(struct queue *queue, struct queue_target *target,
         link_held(t, delivery);
         make_grantable(t);
         place = QUEUE_HELD;
-    } else if (!had_place && (t->held_first || !has_place(t, delivery->size))) {
+    } else if (!had_place &&
+               !(delivery_is_urgent(delivery) ? queue_has_urgent_place(t, delivery->size)
+                                              : queue_has_place(t, delivery->size))) {
         /* nobody overtakes who holds */
         if (delivery->message->qos == 0) {
             t->stats.dropped++;
@@ -417,6 +428,7 @@ enum queue_place queue_submit(struct queue *queue, struct queue_target *target,
     delivery->retrying = delivery->attempts > 0;
     t->retrying += delivery->retrying;
     stream->with_fallback += delivery->fallback != NULL;
+    t->with_fallback += delivery->fallback != NULL;
     /* One from disk that has been tried before waits for its time, and its topic behind it. */
     if (delivery->due_ms <= now_ms || stream_retry(stream, delivery, delivery->due_ms, now_ms) < 0)
         stream_append(stream, delivery);
@@ -490,6 +502,8 @@ static size_t take_from(struct stream *s, int64_t now_ms, struct delivery **out,
     }
     if (n > 0)
         breaker_go(&t->breaker);
+    if (n > 0 && t->with_fallback > 0 && is_shut(t, now_ms))
+        make_mover(t); /* what waits for other workers need not wait for the probe */
     note_news(t);
     t->flying += n;
     s->flying += n;
@@ -674,7 +688,7 @@ bool queue_settle(struct queue *queue, int64_t now_ms, struct delivery *const *b
             move(t, d);
         }
         relist_stream(&queue->by_worker[d->worker], &t->streams[d->worker]);
-        if (t->streams[d->worker].with_fallback > 0 && is_shut(t, now_ms))
+        if (t->with_fallback > 0 && is_shut(t, now_ms))
             make_mover(t);
     }
     return others && queue->workers > 1;

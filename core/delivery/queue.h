@@ -13,6 +13,8 @@
  * service whose calls run into time-outs has time for its other targets. Once it works again, its lanes need
  * not wait for their time.
  *
+ * Urgent deliveries go before others (stream.h), and are given places when others have none any more.
+ *
  * With several workers, a target and topic always go to the same one, so the order needs no more.
  */
 
@@ -57,6 +59,9 @@ struct queue_target *queue_add_target(struct queue *queue, const struct queue_ru
 
 /* Whether one of that size gets a place at once. */
 bool queue_has_place(const struct queue_target *target, size_t size);
+
+/* Whether an urgent one does: for these there is an eighth more. */
+bool queue_has_urgent_place(const struct queue_target *target, size_t size);
 
 /* Whether so little waits for the target that more may be loaded from disk, and for how many there is a place. */
 bool queue_is_low(const struct queue_target *target);

@@ -269,6 +269,7 @@ static void target_free(struct service_target *t)
     for (size_t i = 0; t->formats && i < t->target.format_count; i++)
         format_free(t->formats[i].format);
     free(t->formats);
+    spill_release(t);
     options_memory_release(&t->memory);
     free(t->config);
     free(t);

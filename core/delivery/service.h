@@ -93,6 +93,11 @@ struct service_target {
      * `spill_last` (spill.c). */
     size_t spilled;
     uint64_t spill_after, spill_last;
+    /* A filter of the topics that it has something of; NULL: they are not known. Each is two bits. */
+    uint64_t *spilled_topics;
+    /* The numbers of those in that range that are not on disk only, since they are urgent; in ascending order. */
+    uint64_t *ahead;
+    size_t ahead_count, ahead_cap;
     bool loading; /* some of it is on its way back */
     bool heired;  /* it is another target's now */
 };
@@ -240,11 +245,12 @@ void service_move(struct service *service);
 
 /*
  * With a store, a full queue spills: what has no place is put on disk, and comes back in its order when half of
- * the queue is free. As long as there is anything of a target on disk only, what is new goes there too, behind it.
+ * the queue is free. As long as there is anything of a target on disk only, what is new goes there too, behind it; but not
+ * what is urgent, unless it is of a topic that has something there.
  */
 
-/* Whether a delivery has to go to disk only. With the lock. */
-bool spill_is_needed(const struct service_target *target, const struct delivery *delivery);
+/* Whether a delivery has to go to disk only; else it is to be submitted. With the lock. */
+bool spill_is_needed(struct service_target *target, struct delivery *delivery);
 
 /* Puts it there; it belongs to the store then. If it comes in place of one that has failed, that one is taken away from
  * there; else `failed` is NULL. With the lock. */
@@ -262,6 +268,9 @@ void spill_revive(struct service_target *target);
 
 /* Hands what is on disk only on to another target of the same name. Without a lock. */
 void spill_hand_on(struct service_target *from, struct service_target *to);
+
+/* Forgets what is known of what is on disk. */
+void spill_release(struct service_target *target);
 
 /* Deliveries on disk only. With the lock. */
 size_t spill_count(const struct service *service);

@@ -7,6 +7,8 @@
  * queue. What is there once for all plugins:
  *   - order is kept per target and topic: while a delivery waits for its next attempt, later ones of the
  *     same target and topic wait behind it, others pass;
+ *   - what is critical, or has a priority above 0, goes before others of its target, with what is before it of its topic; at
+ *     most STREAM_URGENT_MOST in a row while others wait (stream.h);
  *   - what a plugin's verdict (plugin.h) leads to: TOCSIN_SENT ends the delivery. TOCSIN_RETRY tries it again after
  *     retry.initial * retry.factor^n, at most retry.max, of which the share retry.jitter is random; or after the
  *     plugin's retry_after_ms, if that is longer ("retry after"). After retry.max_attempts or at retry.max_age it is

@@ -19,12 +19,100 @@ static struct keeper *keeper_of(const struct service_target *t)
     return t->service->host->keeper;
 }
 
-bool spill_is_needed(const struct service_target *t, const struct delivery *d)
+/* ---- What is where ---- */
+
+#define FILTER_BITS ((uint64_t)1 << 19)
+
+static bool is_in_filter(const uint64_t *filter, uint64_t hash)
 {
-    if (!keeper_of(t) || d->kept)
-        return false;
-    return t->spilled > 0 || !queue_has_place(t->queue, d->size);
+    uint64_t one = hash % FILTER_BITS, other = hash / FILTER_BITS % FILTER_BITS;
+    return (filter[one / 64] >> one % 64 & 1) && (filter[other / 64] >> other % 64 & 1);
 }
+
+static void add_to_filter(uint64_t *filter, uint64_t hash)
+{
+    uint64_t one = hash % FILTER_BITS, other = hash / FILTER_BITS % FILTER_BITS;
+    filter[one / 64] |= (uint64_t)1 << one % 64;
+    filter[other / 64] |= (uint64_t)1 << other % 64;
+}
+
+static uint64_t hash_of(const struct delivery *d)
+{
+    return map_hash(d->message->topic, d->message->topic_len);
+}
+
+static void forget_topics(struct service_target *t)
+{
+    free(t->spilled_topics);
+    t->spilled_topics = NULL;
+}
+
+/* It is going to be on disk only. */
+static void note_topic(struct service_target *t, const struct delivery *d)
+{
+    if (t->spilled == 0) {
+        forget_topics(t);
+        t->spilled_topics = calloc(FILTER_BITS / 64, sizeof(*t->spilled_topics));
+        t->ahead_count = 0; /* they are before what will be there */
+    }
+    if (t->spilled_topics)
+        add_to_filter(t->spilled_topics, hash_of(d));
+}
+
+/* Makes room for so many more numbers. Returns false when there is no memory. */
+static bool has_room_ahead(struct service_target *t, size_t more)
+{
+    if (t->ahead_count + more <= t->ahead_cap)
+        return true;
+    size_t cap = t->ahead_cap * 2 + more + 16;
+    uint64_t *ahead = realloc(t->ahead, cap * sizeof(*ahead));
+    if (!ahead)
+        return false;
+    t->ahead = ahead;
+    t->ahead_cap = cap;
+    return true;
+}
+
+static int compare(const void *a, const void *b)
+{
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return (x > y) - (x < y);
+}
+
+static bool is_ahead(const struct service_target *t, uint64_t number)
+{
+    return t->ahead_count > 0 &&
+           bsearch(&number, t->ahead, t->ahead_count, sizeof(number), compare);
+}
+
+/* Whether an urgent delivery may go before what is on disk only; then its number is noted, so that it is not loaded. */
+static bool goes_ahead(struct service_target *t, struct delivery *d)
+{
+    if (!delivery_is_urgent(d) || !queue_has_urgent_place(t->queue, d->size))
+        return false;
+    if (t->spilled == 0)
+        return true;
+    if (!t->spilled_topics || is_in_filter(t->spilled_topics, hash_of(d)) || !has_room_ahead(t, 1))
+        return false;
+    keep_order(keeper_of(t), d);
+    t->ahead[t->ahead_count++] = d->number;
+    return true;
+}
+
+bool spill_is_needed(struct service_target *t, struct delivery *d)
+{
+    if (!keeper_of(t) || d->kept || (t->spilled == 0 && queue_has_place(t->queue, d->size)))
+        return false;
+    return !goes_ahead(t, d);
+}
+
+void spill_release(struct service_target *t)
+{
+    forget_topics(t);
+    free(t->ahead);
+}
+
+/* ---- Out ---- */
 
 void spill(struct service_target *t, struct delivery *d, struct delivery *failed)
 {
@@ -33,6 +121,7 @@ void spill(struct service_target *t, struct delivery *d, struct delivery *failed
     if (!d->kept) /* QoS 0, or no memory the first time */
         keep_put(keeper_of(t), d, d->message->qos > 0 && (!failed || d->holding));
     if (d->kept) {
+        note_topic(t, d);
         if (t->spilled == 0)
             t->spill_after = d->number - 1;
         t->spill_last = d->number;
@@ -87,13 +176,41 @@ static size_t list_length(const struct delivery *list)
     return n;
 }
 
+/* Leaves out what has gone ahead. Returns how many these are. With the lock. */
+static size_t leave_out_ahead(struct service_target *t, struct keep_load *load)
+{
+    size_t left_out = 0;
+    for (struct delivery **at = &load->first; *at;) {
+        struct delivery *d = *at;
+        if (!is_ahead(t, d->number)) {
+            at = &d->next;
+            continue;
+        }
+        *at = d->next;
+        delivery_free(d);
+        load->rows--;
+        left_out++;
+    }
+    size_t passed = 0; /* none of these will be read again */
+    while (passed < t->ahead_count && t->ahead[passed] <= load->last)
+        passed++;
+    t->ahead_count -= passed;
+    if (passed > 0)
+        memmove(t->ahead, t->ahead + passed, t->ahead_count * sizeof(*t->ahead));
+    return left_out;
+}
+
 /* Counts what has been read from the disk as no longer on disk only. With the lock, and before any of it is in the
  * queue. */
-static void note_loaded(struct service_target *t, const struct keep_load *load)
+static void note_loaded(struct service_target *t, struct keep_load *load)
 {
     size_t before = t->spilled;
+    size_t left_out = leave_out_ahead(t, load);
     t->spill_after = load->last;
-    t->spilled = load->rows > 0 && load->rows < before ? before - load->rows : 0;
+    bool some = load->rows + left_out > 0; /* where nothing was found, nothing is left */
+    t->spilled = some && load->rows < before ? before - load->rows : 0;
+    if (t->spilled == 0)
+        forget_topics(t);
     t->flow.unreadable += load->rows - list_length(load->first);
     /* Others may have taken some away, or added some. */
     uint64_t gone = before - t->spilled;
@@ -125,14 +242,13 @@ static void loaded(struct keep_load *load)
     struct loading *loading = CONTAINER_OF(load, struct loading, load);
     struct service_target *t = loading->target;
     struct service *s = t->service;
-    struct delivery *list = load->first;
 
     pthread_mutex_lock(&s->lock);
     t->loading = false;
     if (!t->heired) {
         note_loaded(t, load);
-        take_in(t, list);
-        list = NULL;
+        take_in(t, load->first);
+        load->first = NULL;
         spill_load(t);
     }
     bool moving = queue_has_moving(s->queue);
@@ -140,7 +256,7 @@ static void loaded(struct keep_load *load)
 
     if (moving)
         service_move(s);
-    drop_list(list);
+    drop_list(load->first);
     loading_free(loading);
 }
 
@@ -189,7 +305,7 @@ static int load_first(struct service_target *t)
     struct loading *loading = loading_new(t);
     if (!loading)
         return -ENOMEM;
-    const struct keep_load *load = &loading->load;
+    struct keep_load *load = &loading->load;
     int rc = keep_load_now(&loading->load);
     if (rc == 0) {
         note_loaded(t, load);
@@ -228,18 +344,48 @@ void spill_revive(struct service_target *t)
     keep_load(&loading->load);
 }
 
+/* What is known of one part on disk becomes known of another, too. With the lock of the other. */
+static void join_topics(struct service_target *to, uint64_t *topics)
+{
+    if (to->spilled == 0) {
+        forget_topics(to);
+        to->spilled_topics = topics;
+        return;
+    }
+    for (uint64_t i = 0; to->spilled_topics && topics && i < FILTER_BITS / 64; i++)
+        to->spilled_topics[i] |= topics[i];
+    if (!topics)
+        forget_topics(to);
+    free(topics);
+}
+
 void spill_hand_on(struct service_target *from, struct service_target *to)
 {
     pthread_mutex_lock(&from->service->lock);
-    size_t spilled = from->heired ? 0 : from->spilled;
+    size_t spilled = from->heired ? 0 : from->spilled, ahead_count = from->ahead_count;
     uint64_t after = from->spill_after, last = from->spill_last;
+    uint64_t *topics = from->spilled_topics, *ahead = from->ahead;
+    from->spilled_topics = from->ahead = NULL;
+    from->ahead_count = from->ahead_cap = 0;
     from->heired = true;
     from->spilled = 0;
     from->flow.handed_over += spilled;
     pthread_mutex_unlock(&from->service->lock);
-    if (spilled == 0)
+    if (spilled == 0) {
+        free(topics);
+        free(ahead);
         return;
+    }
     pthread_mutex_lock(&to->service->lock);
+    if (to->spilled == 0)
+        to->ahead_count = 0;
+    if (ahead_count > 0 && has_room_ahead(to, ahead_count)) {
+        memcpy(to->ahead + to->ahead_count, ahead, ahead_count * sizeof(*ahead));
+        to->ahead_count += ahead_count;
+        qsort(to->ahead, to->ahead_count, sizeof(*to->ahead), compare);
+    }
+    free(ahead);
+    join_topics(to, topics);
     if (to->spilled == 0 || after < to->spill_after)
         to->spill_after = after;
     if (last > to->spill_last)

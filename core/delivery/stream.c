@@ -13,56 +13,13 @@ struct lane {
     struct delivery_list list; /* without a head that is on its way */
     int64_t due_ms;
     int64_t earliest_ms; /* what the plugin has asked for; nothing makes it shorter */
-    size_t at;           /* in the heap, or ON_ITS_WAY */
+    size_t at;           /* in its heap, or ON_ITS_WAY */
+    bool urgent;         /* there is, or was, something urgent in it: which heap is its own */
     size_t topic_len;
     char topic[]; /* not terminated */
 };
 
 /* ---- Lists ---- */
-
-void delivery_list_append(struct delivery_list *list, struct delivery *delivery)
-{
-    delivery->next = NULL;
-    if (list->first)
-        list->last->next = delivery;
-    else
-        list->first = delivery;
-    list->last = delivery;
-}
-
-static void list_prepend(struct delivery_list *list, struct delivery *delivery)
-{
-    delivery->next = list->first;
-    if (!list->first)
-        list->last = delivery;
-    list->first = delivery;
-}
-
-static struct delivery *list_pop(struct delivery_list *list)
-{
-    struct delivery *d = list->first;
-    list->first = d->next;
-    d->next = NULL;
-    return d;
-}
-
-/* Moves all of `from` to the beginning of `to`. */
-static void list_move_before(struct delivery_list *to, struct delivery_list *from)
-{
-    if (!from->first)
-        return;
-    from->last->next = to->first;
-    if (!to->first)
-        to->last = from->last;
-    to->first = from->first;
-    *from = (struct delivery_list){ 0 };
-}
-
-static void list_free(struct delivery_list *list)
-{
-    while (list->first)
-        delivery_free(list_pop(list));
-}
 
 static bool is_one(const struct delivery *d, enum stream_which which)
 {
@@ -75,68 +32,75 @@ static void list_remove(struct delivery_list *list, enum stream_which which,
 {
     struct delivery_list kept = { 0 };
     while (list->first) {
-        struct delivery *d = list_pop(list);
+        struct delivery *d = delivery_list_pop(list);
         delivery_list_append(is_one(d, which) ? out : &kept, d);
     }
     *list = kept;
 }
 
-/* ---- The heap of lanes ---- */
+/* ---- The heaps of lanes ---- */
 
-static void heap_set(struct stream *stream, size_t at, struct lane *lane)
+static void heap_set(struct lane_heap *heap, size_t at, struct lane *lane)
 {
-    stream->heap[at] = lane;
+    heap->items[at] = lane;
     lane->at = at;
 }
 
-static void heap_up(struct stream *stream, size_t at)
+static void heap_up(struct lane_heap *heap, size_t at)
 {
-    struct lane *lane = stream->heap[at];
+    struct lane *lane = heap->items[at];
     while (at > 0) {
         size_t parent = (at - 1) / 2;
-        if (stream->heap[parent]->due_ms <= lane->due_ms)
+        if (heap->items[parent]->due_ms <= lane->due_ms)
             break;
-        heap_set(stream, at, stream->heap[parent]);
+        heap_set(heap, at, heap->items[parent]);
         at = parent;
     }
-    heap_set(stream, at, lane);
+    heap_set(heap, at, lane);
 }
 
-static void heap_down(struct stream *stream, size_t at)
+static void heap_down(struct lane_heap *heap, size_t at)
 {
-    struct lane *lane = stream->heap[at];
+    struct lane *lane = heap->items[at];
     for (;;) {
         size_t child = 2 * at + 1;
-        if (child >= stream->heap_len)
+        if (child >= heap->len)
             break;
-        if (child + 1 < stream->heap_len &&
-            stream->heap[child + 1]->due_ms < stream->heap[child]->due_ms)
+        if (child + 1 < heap->len && heap->items[child + 1]->due_ms < heap->items[child]->due_ms)
             child++;
-        if (lane->due_ms <= stream->heap[child]->due_ms)
+        if (lane->due_ms <= heap->items[child]->due_ms)
             break;
-        heap_set(stream, at, stream->heap[child]);
+        heap_set(heap, at, heap->items[child]);
         at = child;
     }
-    heap_set(stream, at, lane);
+    heap_set(heap, at, lane);
 }
 
 static void heap_add(struct stream *stream, struct lane *lane)
 {
-    assert(stream->heap_len < stream->heap_cap);
-    heap_set(stream, stream->heap_len++, lane);
-    heap_up(stream, lane->at);
+    struct lane_heap *heap = &stream->heaps[lane->urgent];
+    assert(heap->len < stream->heap_cap);
+    heap_set(heap, heap->len++, lane);
+    heap_up(heap, lane->at);
 }
 
 static void heap_remove(struct stream *stream, struct lane *lane)
 {
+    struct lane_heap *heap = &stream->heaps[lane->urgent];
     size_t at = lane->at;
-    struct lane *last = stream->heap[--stream->heap_len];
+    struct lane *last = heap->items[--heap->len];
     if (last != lane) {
-        heap_set(stream, at, last);
-        heap_up(stream, at);
-        heap_down(stream, last->at);
+        heap_set(heap, at, last);
+        heap_up(heap, at);
+        heap_down(heap, last->at);
     }
     lane->at = ON_ITS_WAY;
+}
+
+static void heap_build(struct lane_heap *heap)
+{
+    for (size_t i = heap->len / 2; i-- > 0;)
+        heap_down(heap, i);
 }
 
 /* ---- Lanes ---- */
@@ -153,10 +117,12 @@ static struct lane *lane_new(struct stream *stream, const struct delivery *d)
 {
     if (stream->lanes.count + 1 > stream->heap_cap) {
         size_t cap = stream->heap_cap ? stream->heap_cap * 2 : 8;
-        struct lane **heap = realloc(stream->heap, cap * sizeof(*heap));
-        if (!heap)
-            return NULL;
-        stream->heap = heap;
+        for (size_t i = 0; i < 2; i++) {
+            struct lane **items = realloc(stream->heaps[i].items, cap * sizeof(*items));
+            if (!items)
+                return NULL;
+            stream->heaps[i].items = items;
+        }
         stream->heap_cap = cap;
     }
     size_t len = d->message->topic_len;
@@ -178,9 +144,23 @@ static void lane_free(struct stream *stream, struct lane *lane)
     free(lane);
 }
 
+/* Adds one behind the others. */
+static void lane_append(struct stream *stream, struct lane *lane, struct delivery *d)
+{
+    delivery_list_append(&lane->list, d);
+    if (lane->urgent || !delivery_is_urgent(d))
+        return;
+    bool waits = lane->at != ON_ITS_WAY;
+    if (waits)
+        heap_remove(stream, lane);
+    lane->urgent = true;
+    if (waits)
+        heap_add(stream, lane);
+}
+
 static void dissolve(struct stream *stream, struct lane *lane)
 {
-    list_move_before(&stream->fresh, &lane->list);
+    lines_prepend(&stream->fresh, &lane->list);
     lane_free(stream, lane);
 }
 
@@ -188,51 +168,76 @@ static void dissolve(struct stream *stream, struct lane *lane)
 
 void stream_release(struct stream *stream)
 {
-    list_free(&stream->fresh);
+    lines_release(&stream->fresh);
     const struct map_entry *entry;
     for (size_t at = 0; (entry = map_next(&stream->lanes, &at));) {
         struct lane *lane = entry->value;
-        list_free(&lane->list);
+        while (lane->list.first)
+            delivery_free(delivery_list_pop(&lane->list));
         free(lane);
     }
     map_release(&stream->lanes);
-    free(stream->heap);
+    for (size_t i = 0; i < 2; i++)
+        free(stream->heaps[i].items);
 }
 
 bool stream_is_empty(const struct stream *stream)
 {
-    return !stream->fresh.first && stream->heap_len == 0;
+    return lines_are_empty(&stream->fresh) && stream->heaps[0].len == 0 &&
+           stream->heaps[1].len == 0;
 }
 
 int64_t stream_due(const struct stream *stream)
 {
-    if (stream->fresh.first)
+    if (!lines_are_empty(&stream->fresh))
         return STREAM_NOW;
-    return stream->heap_len > 0 ? stream->heap[0]->due_ms : STREAM_NEVER;
+    int64_t due = STREAM_NEVER;
+    for (size_t i = 0; i < 2; i++)
+        if (stream->heaps[i].len > 0 && stream->heaps[i].items[0]->due_ms < due)
+            due = stream->heaps[i].items[0]->due_ms;
+    return due;
 }
 
 void stream_append(struct stream *stream, struct delivery *delivery)
 {
-    delivery_list_append(&stream->fresh, delivery);
+    lines_append(&stream->fresh, delivery);
+}
+
+/* The next one that is urgent, or that is not. */
+static struct delivery *take(struct stream *stream, int64_t now_ms, bool urgent)
+{
+    const struct lane_heap *heap = &stream->heaps[urgent];
+    if (heap->len > 0 && heap->items[0]->due_ms <= now_ms) {
+        struct lane *lane = heap->items[0];
+        heap_remove(stream, lane);
+        struct delivery *d = delivery_list_pop(&lane->list);
+        d->lane = lane;
+        return d;
+    }
+    struct delivery *d;
+    while ((d = lines_take(&stream->fresh, urgent))) {
+        struct lane *lane = lane_of(stream, d);
+        if (!lane)
+            return d;
+        lane_append(stream, lane, d);
+    }
+    return NULL;
 }
 
 struct delivery *stream_take(struct stream *stream, int64_t now_ms)
 {
-    if (stream->heap_len > 0 && stream->heap[0]->due_ms <= now_ms) {
-        struct lane *lane = stream->heap[0];
-        heap_remove(stream, lane);
-        struct delivery *d = list_pop(&lane->list);
-        d->lane = lane;
-        return d;
+    bool urgent = stream->urgent_row < STREAM_URGENT_MOST;
+    struct delivery *d = take(stream, now_ms, urgent);
+    if (!d) {
+        urgent = !urgent;
+        d = take(stream, now_ms, urgent);
     }
-    while (stream->fresh.first) {
-        struct delivery *d = list_pop(&stream->fresh);
-        struct lane *lane = lane_of(stream, d);
-        if (!lane)
-            return d;
-        delivery_list_append(&lane->list, d);
-    }
-    return NULL;
+    /* Where none of the others could go, the next of them that can has its turn. */
+    if (!d || !urgent)
+        stream->urgent_row = 0;
+    else if (stream->urgent_row < STREAM_URGENT_MOST)
+        stream->urgent_row++;
+    return d;
 }
 
 int stream_retry(struct stream *stream, struct delivery *delivery, int64_t due_ms,
@@ -240,17 +245,17 @@ int stream_retry(struct stream *stream, struct delivery *delivery, int64_t due_m
 {
     struct lane *lane = delivery->lane;
     if (lane) {
-        list_prepend(&lane->list, delivery);
+        delivery_list_prepend(&lane->list, delivery);
     } else {
         lane = lane_of(stream, delivery);
         if (lane) { /* an earlier one of the same batch has made it, and says when */
-            delivery_list_append(&lane->list, delivery);
+            lane_append(stream, lane, delivery);
             return 0;
         }
         lane = lane_new(stream, delivery);
         if (!lane)
             return -ENOMEM;
-        delivery_list_append(&lane->list, delivery);
+        lane_append(stream, lane, delivery);
     }
     delivery->lane = NULL;
     lane->due_ms = due_ms;
@@ -264,10 +269,12 @@ void stream_put_back(struct stream *stream, struct delivery *delivery)
     struct lane *lane = delivery->lane;
     delivery->lane = NULL;
     if (!lane) {
-        list_prepend(&stream->fresh, delivery);
+        struct delivery_list one = { 0 };
+        delivery_list_append(&one, delivery);
+        lines_prepend(&stream->fresh, &one);
         return;
     }
-    list_prepend(&lane->list, delivery);
+    delivery_list_prepend(&lane->list, delivery);
     heap_add(stream, lane); /* with the time that it had: it is due */
 }
 
@@ -293,21 +300,18 @@ void stream_given_up(struct stream *stream, struct delivery *delivery, int64_t d
     heap_add(stream, lane);
 }
 
-static void heap_build(struct stream *stream)
-{
-    for (size_t i = stream->heap_len / 2; i-- > 0;)
-        heap_down(stream, i);
-}
-
 void stream_hurry(struct stream *stream, int64_t now_ms)
 {
-    for (size_t i = 0; i < stream->heap_len; i++) {
-        struct lane *lane = stream->heap[i];
-        int64_t soonest = lane->earliest_ms > now_ms ? lane->earliest_ms : now_ms;
-        if (lane->due_ms > soonest)
-            lane->due_ms = soonest;
+    for (size_t h = 0; h < 2; h++) {
+        struct lane_heap *heap = &stream->heaps[h];
+        for (size_t i = 0; i < heap->len; i++) {
+            struct lane *lane = heap->items[i];
+            int64_t soonest = lane->earliest_ms > now_ms ? lane->earliest_ms : now_ms;
+            if (lane->due_ms > soonest)
+                lane->due_ms = soonest;
+        }
+        heap_build(heap);
     }
-    heap_build(stream);
 }
 
 struct delivery_list stream_remove(struct stream *stream, enum stream_which which)
@@ -316,17 +320,23 @@ struct delivery_list stream_remove(struct stream *stream, enum stream_which whic
     const struct map_entry *entry;
     for (size_t at = 0; (entry = map_next(&stream->lanes, &at));)
         list_remove(&((struct lane *)entry->value)->list, which, &out);
-    list_remove(&stream->fresh, which, &out);
+    struct delivery_list fresh = lines_empty(&stream->fresh);
+    list_remove(&fresh, which, &out);
+    while (fresh.first)
+        lines_append(&stream->fresh, delivery_list_pop(&fresh));
 
-    size_t kept = 0;
-    for (size_t i = 0; i < stream->heap_len; i++) {
-        struct lane *lane = stream->heap[i];
-        if (lane->list.first)
-            heap_set(stream, kept++, lane);
-        else
-            lane_free(stream, lane);
+    for (size_t h = 0; h < 2; h++) {
+        struct lane_heap *heap = &stream->heaps[h];
+        size_t kept = 0;
+        for (size_t i = 0; i < heap->len; i++) {
+            struct lane *lane = heap->items[i];
+            if (lane->list.first)
+                heap_set(heap, kept++, lane);
+            else
+                lane_free(stream, lane);
+        }
+        heap->len = kept;
+        heap_build(heap);
     }
-    stream->heap_len = kept;
-    heap_build(stream);
     return out;
 }

@@ -3,12 +3,16 @@
 /*
  * What one target has for one worker: fresh deliveries in order of arrival, and the lanes of topics whose
  * first delivery has to wait for its next attempt. Part of the queue (queue.h), and locked with it.
+ *
+ * Urgent deliveries (delivery_is_urgent()) go before others, with what is before them of their topic and what comes
+ * behind them of it while they wait; after STREAM_URGENT_MOST in a row another one has its turn, so that these move, too.
  */
 
 #ifndef TOCSIN_DELIVERY_STREAM_H
 #define TOCSIN_DELIVERY_STREAM_H
 
 #include "base/map.h"
+#include "delivery/lines.h"
 #include "router/delivery.h"
 
 #include <stdbool.h>
@@ -18,21 +22,21 @@
 #define STREAM_NOW   INT64_MIN /* there are fresh deliveries */
 #define STREAM_NEVER INT64_MAX /* there is nothing that may be taken */
 
-struct delivery_list {
-    struct delivery *first, *last;
-};
-
-void delivery_list_append(struct delivery_list *list, struct delivery *delivery);
+#define STREAM_URGENT_MOST 8
 
 struct queue_target;
 
 /* Begins zeroed. */
 struct stream {
-    struct delivery_list fresh;
-    struct map lanes;   /* topic -> lane */
-    struct lane **heap; /* those whose head is not on its way, the one that is due first on top */
-    size_t heap_len;
-    size_t heap_cap; /* at least the number of lanes: a lane always has room to wait in */
+    struct lines fresh;
+    struct map lanes; /* topic -> lane */
+    /* Those whose head is not on its way, the one that is due first on top; lanes with something urgent apart. */
+    struct lane_heap {
+        struct lane **items;
+        size_t len;
+    } heaps[2];
+    size_t heap_cap; /* of each; at least the number of lanes: a lane always has room to wait in */
+    unsigned urgent_row; /* urgent ones in a row */
 
     /* The queue's own. */
     struct queue_target *target;

@@ -227,6 +227,11 @@ static bool turn(struct worker *w)
     }
     w->n = queue_take(s->queue, w->place, now_ms, w->batch, w->batch_max);
     service_tell_news(s);
+    if (queue_has_moving(s->queue)) {
+        pthread_mutex_unlock(&s->lock);
+        service_move(s);
+        pthread_mutex_lock(&s->lock);
+    }
     if (w->n > 0)
         send_batch(w);
     return true;

@@ -32,6 +32,7 @@ enum ledger_keep {
 
 struct delivery {
     struct delivery *next; /* for the list it is in */
+    struct delivery *prev; /* the same, within a queue */
     atomic_uint refs;      /* the owner and the borrowers */
     struct target *target;
     struct message *message;     /* a reference of its own */
@@ -55,17 +56,18 @@ struct delivery {
 
     /* The queue's own. */
     struct queue_target *queue_target;
-    struct lane *lane;  /* of which it is the head on its way, or NULL */
-    unsigned worker;    /* to whom it goes */
-    unsigned attempts;  /* made so far */
-    int64_t created_ms; /* monotonic clock */
-    int64_t due_ms;     /* the same: not to be tried before, when it comes from disk; 0: at once */
-    bool holding;       /* holds the message, because it has no place in a bounded queue yet */
-    bool flying;        /* with a worker */
-    bool retrying;      /* tried in vain, and counted as such */
-    bool moved;         /* it has come from the target before: its message has been taken over */
-    bool failed;        /* rejected or given up, and on its way to its fallback */
-    bool forgotten;     /* nobody waits for it any more: dropped instead of tried again */
+    struct delivery *topic_next; /* in the same list, of the same topic (delivery/lines.h) */
+    struct lane *lane;           /* of which it is the head on its way, or NULL */
+    unsigned worker;             /* to whom it goes */
+    unsigned attempts;           /* made so far */
+    int64_t created_ms;          /* monotonic clock */
+    int64_t due_ms; /* the same: not to be tried before, when it comes from disk; 0: at once */
+    bool holding;   /* holds the message, because it has no place in a bounded queue yet */
+    bool flying;    /* with a worker */
+    bool retrying;  /* tried in vain, and counted as such */
+    bool moved;     /* it has come from the target before: its message has been taken over */
+    bool failed;    /* rejected or given up, and on its way to its fallback */
+    bool forgotten; /* nobody waits for it any more: dropped instead of tried again */
     struct delivery *held_prev, *held_next; /* of its target, while it is holding */
     char id[40];                            /* view.id */
 };
@@ -106,6 +108,13 @@ void delivery_add_fallback(struct delivery *delivery, struct delivery *fallback)
 /* The owner is done with it: drops its hold, if it has one, and frees it, unless somebody has borrowed
  * it. NULL is allowed. */
 void delivery_free(struct delivery *delivery);
+
+/* Whether it goes before others of its target: of severity critical, or with a priority above 0. */
+static inline bool delivery_is_urgent(const struct delivery *delivery)
+{
+    const struct tocsin_message *v = &delivery->view;
+    return (v->has_severity && v->severity == TOCSIN_CRITICAL) || v->priority > 0;
+}
 
 /* A borrower may read the view until it returns it, whatever the owner does meanwhile. */
 void delivery_borrow(struct delivery *delivery);

@@ -67,10 +67,10 @@ const struct tocsin_option route_options[] = {
     TOCSIN_OPTION(struct route_config, severity, .choices = "expression",
                   .help =
                       "ok, warning, critical or unknown, or an expression that gives one of these "
-                      "words or 0 to 3."),
+                      "words or 0 to 3. What is critical goes before others of its target."),
     TOCSIN_OPTION(struct route_config, priority, .choices = "whole number or expression",
                   .help = "Whole number, or an expression that gives one: what it means is the "
-                          "service's."),
+                          "service's. What has one above 0 goes before others of its target."),
     TOCSIN_OPTION(struct route_config, title, .help = "Format of the notification's title."),
     TOCSIN_OPTION(struct route_config, format,
                   .help =

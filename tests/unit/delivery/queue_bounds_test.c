@@ -68,7 +68,7 @@ static void nobody_overtakes_those_that_hold(void **state)
     char large[2000];
     memset(large, 'L', sizeof(large) - 1);
     large[sizeof(large) - 1] = '\0';
-    rules.max_bytes = 3000;
+    rules.max_bytes = 3600;
     bench_init(&b, 1, &rules);
     assert_int_equal(bench_submit_message(&b, b.a, "x", "1", 1), QUEUE_PLACED);
     assert_int_equal(bench_submit_message(&b, b.a, "x", large, 1), QUEUE_PLACED);
