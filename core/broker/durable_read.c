@@ -44,7 +44,7 @@ struct reading {
     const struct durable_visitor *visitor;
     void *context;
     struct cursor cursors[CURSORS];
-    sqlite3_stmt *record;
+    sqlite3_stmt *record, *rest;
     uint64_t *last, *unreadable;
 };
 
@@ -81,7 +81,19 @@ static int cursor_next(struct reading *r, struct cursor *c)
 static int cursor_open(struct reading *r, enum cursor_name name, const char *sql)
 {
     const int rc = prepare(r, sql, &r->cursors[name].row);
-    return rc < 0 ? rc : cursor_next(r, &r->cursors[name]);
+    if (rc < 0)
+        return rc;
+    if (sqlite3_bind_parameter_count(r->cursors[name].row) > 0)
+        sqlite3_bind_int64(r->cursors[name].row, 1, 0);
+    return cursor_next(r, &r->cursors[name]);
+}
+
+/* Begins again behind a session; one that is opened with that as its parameter. */
+static int cursor_skip(struct reading *r, struct cursor *c, uint64_t session)
+{
+    sqlite3_reset(c->row);
+    sqlite3_bind_int64(c->row, 1, (sqlite3_int64)session);
+    return cursor_next(r, c);
 }
 
 /* Whether the cursor is at a row of the session. */
@@ -120,8 +132,16 @@ static int open_cursors(struct reading *r)
                          "ORDER BY session, number");
     if (rc == 0)
         rc = cursor_open(r, QUEUES,
-                         "SELECT " QUEUED_COLUMNS " FROM queued ORDER BY session, number");
-    return rc < 0 ? rc : prepare(r, MESSAGE_RECORD, &r->record);
+                         "SELECT " QUEUED_COLUMNS " FROM queued WHERE session > ?1 "
+                         "ORDER BY session, number");
+    if (rc == 0)
+        rc = prepare(r, MESSAGE_RECORD, &r->record);
+    if (rc == 0)
+        rc = prepare(r,
+                     "SELECT count(*), total(size), max(number) FROM queued "
+                     "WHERE session = ?1 AND number > ?2 AND packet_id = 0",
+                     &r->rest);
+    return rc;
 }
 
 static void close_cursors(struct reading *r)
@@ -129,6 +149,7 @@ static void close_cursors(struct reading *r)
     for (size_t i = 0; i < CURSORS; i++)
         sqlite3_finalize(r->cursors[i].row);
     sqlite3_finalize(r->record);
+    sqlite3_finalize(r->rest);
 }
 
 /* ---- Retained messages ---- */
@@ -256,8 +277,11 @@ static int read_message(struct reading *r, uint64_t session, sqlite3_stmt *row, 
 static int read_flight(struct reading *r, uint64_t session)
 {
     bool given;
+    note_number(r, number_in(r->cursors[FLIGHTS].row, QUEUED_NUMBER));
     return read_message(r, session, r->cursors[FLIGHTS].row, &given);
 }
+
+#define LONG 1000 /* rows of a queue, after which the others are counted in one go */
 
 /* The first of a queue, and what is behind them. */
 struct queue {
@@ -293,6 +317,23 @@ static int read_queued(struct reading *r, uint64_t session, struct queue *q)
     return rc;
 }
 
+/* Counts the rest of a long queue, and leaves it. */
+static int count_rest(struct reading *r, uint64_t session, struct queue *q)
+{
+    sqlite3_bind_int64(r->rest, 1, (sqlite3_int64)session);
+    sqlite3_bind_int64(r->rest, 2, (sqlite3_int64)q->last);
+    int rc = sqlite3_step(r->rest) == SQLITE_ROW ? 0 : -EIO;
+    if (rc == 0 && sqlite3_column_int64(r->rest, 0) > 0) {
+        const double bytes = sqlite3_column_double(r->rest, 1);
+        q->count += number_in(r->rest, 0);
+        q->bytes += bytes > 0 && bytes < 1e18 ? (uint64_t)bytes : 0;
+        q->last = number_in(r->rest, 2);
+        note_number(r, q->last);
+    }
+    sqlite3_reset(r->rest);
+    return rc < 0 ? rc : cursor_skip(r, &r->cursors[QUEUES], session);
+}
+
 static int read_queue(struct reading *r, uint64_t session)
 {
     struct cursor *c = &r->cursors[QUEUES];
@@ -301,7 +342,7 @@ static int read_queue(struct reading *r, uint64_t session)
     while (rc == 0 && cursor_at(c, session)) {
         rc = read_queued(r, session, &q);
         if (rc == 0)
-            rc = cursor_next(r, c);
+            rc = q.count == LONG ? count_rest(r, session, &q) : cursor_next(r, c);
     }
     if (rc == 0 && q.count > 0)
         rc = r->visitor->rest(r->context, session, q.after, q.last, q.count, q.bytes);
@@ -362,13 +403,14 @@ static int read_last(struct reading *r)
     return rc;
 }
 
-/* Messages that are in no queue: there should be none, and they do no harm but take room. So it is no matter if it
- * cannot be done. */
+/* Messages that are in no queue: there should be none, unless the file was damaged, and they do no harm but take room. So
+ * they are looked for only if there are more messages than queues name, and it is no matter if it cannot be done. */
 static void delete_orphans(sqlite3 *db)
 {
     sqlite3_exec(db,
-                 "DELETE FROM message WHERE NOT EXISTS "
-                 "(SELECT 1 FROM queued WHERE queued.message = message.number)",
+                 "DELETE FROM message WHERE (SELECT count(*) FROM message) > "
+                 "(SELECT count(DISTINCT message) FROM queued) "
+                 "AND NOT EXISTS (SELECT 1 FROM queued WHERE queued.message = message.number)",
                  NULL, NULL, NULL);
 }
 

@@ -253,6 +253,34 @@ static void of_a_long_queue_only_the_first_are_read(void **state)
     forget(&op);
 }
 
+static void a_very_long_queue_is_counted(void **state)
+{
+    struct durable_world *w = *state;
+    session_op(w, 1, "x");
+    session_op(w, 2, "y");
+    put_many(w, 1, 10, 2500, 10);
+    put_many(w, 2, 5000, 1, 10);
+    /* Flights and sizes that cannot be in between. */
+    world_run(w, "UPDATE queued SET packet_id = 7, qos = 2 WHERE number IN (15, 2000, 2509)");
+    world_run(w, "UPDATE queued SET size = 0x4000000000000000 WHERE number IN (1900, 1901)");
+    char *text = world_read(w);
+    const size_t first = SPILL_AWAY_MESSAGES + 1;
+    char rest[100];
+    snprintf(rest, sizeof(rest), "  1 rest after=%zu last=2508 count=%zu bytes=", 9 + first,
+             2500 - first - 2);
+    CHECK(strstr(text, rest), "%s: %s", rest, text);
+    CHECK(strstr(text, "  2 message 5000 of 105000 "), "%s", text);
+    assert_int_equal(w->flights, 3);
+    assert_int_equal(w->queued, SPILL_AWAY_MESSAGES + 1);
+    free(text);
+    world_run(w, "UPDATE queued SET size = 100");
+    text = world_read(w);
+    snprintf(rest, sizeof(rest), " count=%zu bytes=%zu\n", 2500 - first - 2,
+             (2500 - first - 2) * 100);
+    CHECK(strstr(text, rest), "%s: %s", rest, text);
+    free(text);
+}
+
 static void of_long_messages_fewer_are_read_but_at_least_one(void **state)
 {
     struct durable_world *w = *state;
@@ -289,5 +317,6 @@ TEST_SUITE("durable queue", WITH_WORLD(an_end_takes_all_that_only_it_had),
            WITH_WORLD(not_more_than_some_bytes_are_loaded_but_at_least_one_message),
            WITH_WORLD(what_cannot_be_read_is_left_out_and_counted_as_looked_at),
            WITH_WORLD(of_a_long_queue_only_the_first_are_read),
+           WITH_WORLD(a_very_long_queue_is_counted),
            WITH_WORLD(of_long_messages_fewer_are_read_but_at_least_one),
            WITH_WORLD(messages_in_no_queue_are_forgotten));
