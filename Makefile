@@ -153,6 +153,19 @@ model: test-deps ## random clients against the broker (SEEDS=n, FIRST=seed, WORK
 	@$(MAKE) --no-print-directory compile
 	$(PYTHON) -m tests.model --tocsin $(B)/tocsin --workers $(WORKERS) --seeds $(SEEDS) $(if $(FIRST),--first $(FIRST))
 
+KILLS ?= 500
+.PHONY: crash
+crash: test-deps ## kill it KILLS=n times in each of several ways, and compare acknowledged with arrived (half an hour)
+	@$(MAKE) --no-print-directory VARIANT=asan compile tools
+	@$(MAKE) --no-print-directory compile tools
+	$(PYTHON) tests/system/crash/run.py --kills $(KILLS)
+	$(PYTHON) tests/system/crash/run.py --kills $(KILLS) --clock --places 20
+	$(PYTHON) tests/system/crash/run.py --kills $(KILLS) --link --restarts
+	$(PYTHON) tests/system/crash/sessions.py --kills $(KILLS)
+	$(PYTHON) tests/system/crash/sessions.py --kills $(KILLS) --workers 2
+	TOCSIN_BUILD=build/asan $(PYTHON) tests/system/crash/run.py --kills $(KILLS) --faults
+	TOCSIN_BUILD=build/asan $(PYTHON) tests/system/crash/sessions.py --kills $(KILLS) --faults
+
 .PHONY: asan tsan
 asan: test-deps ## unit tests under the address and undefined behaviour sanitizers
 	@$(MAKE) --no-print-directory VARIANT=asan run-unit

@@ -14,6 +14,7 @@ from conftest import ROOT
 
 sys.path.insert(0, str(ROOT / "tests/system/crash"))
 import power  # noqa: E402
+import sessions  # noqa: E402
 from account import read_lines  # noqa: E402
 from publisher import Publisher  # noqa: E402
 from run import Daemon, harass, until  # noqa: E402
@@ -26,6 +27,21 @@ FAULTS = "asan" in os.environ.get("TOCSIN_BUILD", "") or "tsan" in os.environ.ge
 @pytest.mark.parametrize("places", [20, 200000])
 def test_nothing_acknowledged_is_lost_by_kill_9(tmp_path, by_link, places):
     account, acked = harass(tmp_path, 6, seed=1, by_link=by_link, faults=FAULTS, places=places)
+    assert acked > 0
+    account.check()
+
+
+@pytest.mark.parametrize("more", [{"clock": True}, {"by_link": True, "restarts": True}], ids=["clock", "restarts"])
+def test_nothing_is_lost_when_also_the_clock_is_set_or_the_broker_restarts(tmp_path, more):
+    account, acked = harass(tmp_path, 6, seed=2, **more)
+    assert acked > 0
+    account.check()
+
+
+@pytest.mark.threads
+@pytest.mark.parametrize("workers", [1, 2])
+def test_sessions_and_what_they_are_owed_survive_kill_9(tmp_path, workers):
+    account, acked = sessions.harass(tmp_path, 8, seed=1, faults=FAULTS, workers=workers)
     assert acked > 0
     account.check()
 
@@ -108,6 +124,34 @@ def test_disk_trouble_stops_intake_and_passes(daemon, publishers, build, trouble
     d.kill()
     d.set_mood("works")
     d.start(disk(d, build))
+    finish(d, clients)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 2 MiB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "none", folder], check=True)
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def test_a_full_disk_stops_intake_until_there_is_room(daemon, publishers, small_disk):
+    d = daemon(durable_path=small_disk / "tocsin.db")
+    d.set_mood("fails")
+    d.start()
+    clients = publishers(d.port, 1, 2, window=10, pad=2000)
+    until(lambda: b"disk is full" in d.said(), "the disk to be full")
+    assert all(c.acked for c in clients)
+    d.kill()
+    d.start(wait=False)  # it may need room even to start
+    subprocess.run(["mount", "-o", "remount,size=64m", small_disk], check=True)
+    if d.process.poll() is not None:
+        d.start()
+    d.set_mood("works")
+    before = [len(c.acked) for c in clients]
+    until(lambda: all(len(c.acked) > n + 20 for c, n in zip(clients, before)), "more acknowledgements")
     finish(d, clients)
 
 

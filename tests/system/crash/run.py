@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: MIT
 """Kills `tocsin run` again and again while publishers publish, then compares what was acknowledged with what arrived.
 
-    python3 tests/system/crash/run.py [--kills 500] [--seed N] [--link] [--faults] [--publishers 4] [--folder PATH]
+    python3 tests/system/crash/run.py [--kills 500] [--seed N] [--link] [--restarts] [--clock] [--faults] [--folder PATH]
 
 SIGKILL comes at random moments; with --faults (needs a build with them: TOCSIN_BUILD=build/asan) every other time at a
 named point instead, just before or just after a commit. Meanwhile a service fails, hangs, rejects and recovers at random.
-With --link the messages come by a Mosquitto that has a persistent session, else by the included broker. The number that
-random begins with is printed.
+With --link the messages come by a Mosquitto that has a persistent session, else by the included broker; with --restarts
+that ends now and then too, and comes back with what it has kept. With --clock the wall clock is set, by hours, forwards and
+backwards, while tocsin runs. The number that random begins with is printed.
 """
 
 import argparse
@@ -156,44 +157,65 @@ class Daemon:
                    for name, path in self.targets.items())
 
 
-@contextlib.contextmanager
-def mosquitto(folder):
-    port = free_port()
-    config = folder / "mosquitto.conf"
-    config.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0\n"
-                      f"max_inflight_messages 100\nlog_dest none\nuser root\n")
-    process = subprocess.Popen(["/usr/sbin/mosquitto", "-c", config])
-    try:
+class Mosquitto:
+    """It keeps what it has acknowledged, if it is asked to end. kill -9 would lose some of it, which nobody behind it could help."""
+
+    def __init__(self, folder):
+        self.port = free_port()
+        self.config = folder / "mosquitto.conf"
+        self.config.write_text(f"listener {self.port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0\n"
+                               f"max_inflight_messages 100\nlog_dest none\nuser root\npersistence true\n"
+                               f"persistence_location {folder}/\nautosave_interval 0\n")
+        self.start()
+
+    def start(self):
+        self.process = subprocess.Popen(["/usr/sbin/mosquitto", "-c", self.config])
+
         def listens():
             with socket.socket() as s:
-                return s.connect_ex(("127.0.0.1", port)) == 0
+                return s.connect_ex(("127.0.0.1", self.port)) == 0
 
         until(listens, "mosquitto")
-        yield port
-    finally:
-        process.kill()
-        process.wait()
+
+    def restart(self):
+        self.process.terminate()
+        self.process.wait(PATIENCE)
+        self.start()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.wait()
 
 
-def live(daemon, rng, fault):
-    """A life, from the start to a violent end."""
+def live(daemon, rng, fault, clock=False, broker=None):
+    """A life, from the start to a violent end. With `broker`, that ends too, and comes back."""
     env = {}
+    if clock:
+        env = {"LD_PRELOAD": str(daemon.build / "tests/preload/clock.so"), "CLOCK_STEP": str(daemon.folder / "clock")}
     if fault:
         env["TOCSIN_FAULT"] = f"{rng.choice(['before-commit', 'after-commit'])}:{rng.randint(1, 40)}"
     daemon.start(env, wait=rng.random() < 0.9)
     end = time.monotonic() + rng.choice([0.02, 0.1, 0.3, 0.6]) * (0.5 + rng.random())
     while time.monotonic() < end and daemon.process.poll() is None:
         daemon.set_mood(rng.choice(MOODS))
+        if clock:
+            (daemon.folder / "clock").write_text(str(rng.choice([0, -3600, 3600, -100 * 86400, 100 * 86400])))
+        if broker and rng.random() < 0.2:
+            broker.restart()
         time.sleep(rng.random() * 0.1)
     daemon.kill()
 
 
-def harass(folder, kills, seed, by_link=False, faults=False, publishers=4, rate=150, places=200000, show=lambda *_: None):
+def harass(folder, kills, seed, by_link=False, faults=False, publishers=4, rate=150, places=200000, restarts=False, clock=False,
+           show=lambda *_: None):
     """Returns the account, and what else is worth telling. Asserts what has to be."""
     rng = random.Random(seed)
     with contextlib.ExitStack() as stack:
-        port = stack.enter_context(mosquitto(folder)) if by_link else None
-        daemon = Daemon(folder, port, places=places)
+        broker = stack.enter_context(Mosquitto(folder)) if by_link else None
+        daemon = Daemon(folder, broker and broker.port, places=places)
         clients = []
         try:
             start = daemon.start()  # before anybody publishes: a link has to have its session
@@ -204,7 +226,7 @@ def harass(folder, kills, seed, by_link=False, faults=False, publishers=4, rate=
                 c.start()
             for i in range(kills):
                 if i > 0:
-                    live(daemon, rng, faults and i % 2)
+                    live(daemon, rng, faults and i % 2, clock, broker if restarts else None)
                 else:
                     until(lambda: all(c.acked for c in clients if c.qos), "the first acknowledgements")
                     daemon.kill()
@@ -242,6 +264,8 @@ def main():
     parser.add_argument("--rate", type=int, default=150, help="messages/s of each publisher")
     parser.add_argument("--places", type=int, default=200000, help="queue.max_messages of the moody service")
     parser.add_argument("--link", action="store_true")
+    parser.add_argument("--restarts", action="store_true")
+    parser.add_argument("--clock", action="store_true")
     parser.add_argument("--faults", action="store_true")
     parser.add_argument("--folder", type=pathlib.Path, help="where everything is left; else it goes")
     args = parser.parse_args()
@@ -250,7 +274,7 @@ def main():
         folder = args.folder or pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="crash-")))
         folder.mkdir(exist_ok=True, parents=True)
         account, acked = harass(folder, args.kills, args.seed, args.link, args.faults, args.publishers, args.rate,
-                                args.places, lambda kills, acked: print(f"{kills} kills, {acked} acknowledged", flush=True))
+                                args.places, args.restarts, args.clock, lambda kills, acked: print(f"{kills} kills, {acked} acknowledged", flush=True))
     print(f"{args.kills} kills, {acked} messages acknowledged: {account.report()}")
     account.check()
 

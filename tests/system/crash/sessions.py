@@ -146,7 +146,7 @@ def harass(folder, kills, seed, faults=False, workers=1, rate=150, show=lambda *
             c.done.set()
     problems = [f"{one.name}: {problem}" for one in clients + subscribers for problem in one.problems]
     assert not problems, problems[:10]
-    account = Account(broker.kills)
+    account = Account(broker.kills, several_workers=workers > 1)
     for s in subscribers:
         account.add(s, clients)
     return account, sum(len(c.acked) for c in clients)
