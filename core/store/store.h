@@ -114,7 +114,7 @@ int store_step(struct sqlite3_stmt *statement);
 /* Where apply() can put a record together; empty at its beginning. */
 struct buf *store_scratch(struct store *store);
 
-/* Before the first task is posted: the connection itself, for reading what is there. Nobody else uses it until then. */
+/* Before the first task is posted, and the first rider rides: the connection itself, for reading what is there. */
 struct sqlite3 *store_connection(struct store *store);
 
 struct store_stats {
