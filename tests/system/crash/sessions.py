@@ -131,7 +131,7 @@ def harass(folder, kills, seed, faults=False, workers=1, rate=150, show=lambda *
         keeper.paused = True
         check_retained(port, keeper)
         keeper.finish()
-        until(lambda: has_all(subscribers, clients), "all messages", 2 * PATIENCE)
+        await_all(subscribers, clients)
         for s in subscribers:
             s.done.set()
             s.join()
@@ -152,13 +152,24 @@ def harass(folder, kills, seed, faults=False, workers=1, rate=150, show=lambda *
     return account, sum(len(c.acked) for c in clients)
 
 
-def has_all(subscribers, publishers):
+def missing(subscribers, publishers):
+    out = []
     for s in subscribers:
         got = {tuple(payload.split(b" ")[:2]) for _, payload, *_ in list(s.got)}
-        for p in publishers:
-            if p.qos and any((p.name.encode(), b"%d" % n) not in got for n, at in p.acked.items() if at > s.subscribed_at):
-                return False
-    return True
+        out += [(s.name, p.name, n) for p in publishers if p.qos for n in sorted(p.acked)
+                if p.first[n] > s.subscribed_at and (p.name.encode(), b"%d" % n) not in got]
+    return out
+
+
+def await_all(subscribers, publishers):
+    """As long as more come it is waited for them."""
+    before, end = -1, time.monotonic() + PATIENCE
+    while left := missing(subscribers, publishers):
+        count = sum(len(s.got) for s in subscribers)
+        if count > before:
+            before, end = count, time.monotonic() + PATIENCE
+        assert time.monotonic() < end, f"lost: {left[:20]} of {len(left)}"
+        threading.Event().wait(0.2)
 
 
 def live(broker, rng, fault):
