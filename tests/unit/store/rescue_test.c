@@ -180,6 +180,9 @@ static void each_page_may_be_spoilt_and_only_what_it_held_is_missing(void **stat
     uint8_t was[PAGE];
     for (off_t page = 0; page < pages; page += page < 10 ? 1 : 37) {
         for (int way = 0; way < 4; way++) {
+            if (page >= 5 &&
+                page % 4 != way) /* those before are special; of others each way is tried often */
+                continue;
             struct saved saved;
             spoil(t.path, page, way, was);
             int rc = rescue(&t, &saved);
@@ -203,7 +206,7 @@ static void a_spoilt_head_costs_nothing(void **state)
     struct temporary t;
     temporary_init(&t);
     fill(&t, false);
-    for (off_t at = 0; at < 100; at++) {
+    for (off_t at = 0; at < 100; at += at < 28 ? 3 : 7) {
         struct saved saved;
         uint8_t byte, flipped;
         int fd = open(t.path, O_RDWR);
