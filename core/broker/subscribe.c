@@ -213,6 +213,7 @@ static int join(struct worker *worker, struct session *session,
         add_member(session, member);
         COUNT(worker, shared_subscriptions, 1);
     }
+    atomic_store(&member->connected, session->client != NULL); /* at the start nobody is */
     identifiers_unref(member->ids);
     member->ids = ids;
     member->qos = qos;
