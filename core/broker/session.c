@@ -221,7 +221,7 @@ void session_leave(struct worker *worker, struct session *session, bool graceful
         return;
     }
     set_connected(session, false);
-    if (session->members)
+    if (session->members && !worker->closing) /* then the others go too, and on disk all stays */
         deliver_to_others(worker, session, NULL);
     if (session->will && session->will->delay == 0)
         session_publish_will(worker, session);

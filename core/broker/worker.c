@@ -450,6 +450,7 @@ void worker_free(struct worker *worker)
 {
     if (!worker)
         return;
+    worker->closing = true; /* also if it has never run */
     worker_clear(worker);
     while (worker->walks) {
         struct retained_walk *walk = worker->walks;
