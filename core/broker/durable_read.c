@@ -17,6 +17,7 @@
 
 #include <errno.h>
 #include <sqlite3.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define IDENTIFIER_MAX 268435455
@@ -45,6 +46,7 @@ struct reading {
     void *context;
     struct cursor cursors[CURSORS];
     sqlite3_stmt *record, *rest;
+    struct row_cache *cache;
     uint64_t *last, *unreadable;
 };
 
@@ -263,7 +265,7 @@ static int read_message(struct reading *r, uint64_t session, sqlite3_stmt *row, 
 {
     struct stored_message message;
     *given = false;
-    const int rc = row_message(row, r->record, r->clock, &message);
+    const int rc = row_message(row, r->record, r->clock, r->cache, &message);
     if (rc == -EBADMSG) {
         ++*r->unreadable;
         return 0;
@@ -426,8 +428,9 @@ int durable_read(sqlite3 *db, const struct durable_clock *clock,
         .context = context,
         .last = last,
         .unreadable = unreadable,
+        .cache = calloc(1, sizeof(*r.cache)),
     };
-    int rc = read_last(&r);
+    int rc = r.cache ? read_last(&r) : -ENOMEM;
     if (rc == 0)
         rc = read_retained(&r);
     if (rc == 0)
@@ -435,6 +438,7 @@ int durable_read(sqlite3 *db, const struct durable_clock *clock,
     if (rc == 0)
         rc = read_sessions(&r);
     close_cursors(&r);
+    row_cache_free(r.cache);
     if (rc == 0)
         delete_orphans(db);
     return rc;

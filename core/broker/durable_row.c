@@ -74,8 +74,14 @@ int row_publication(const struct durable_clock *clock, const void *record, size_
 
 /* The publication of `message`. */
 static int read_record(sqlite3_stmt *record, sqlite3_int64 message,
-                       const struct durable_clock *clock, struct publication **out)
+                       const struct durable_clock *clock, struct row_cache *cache,
+                       struct publication **out)
 {
+    const size_t at = (uint64_t)message % ROW_CACHE;
+    if (cache && cache->publications[at] && cache->messages[at] == message) {
+        *out = publication_ref(cache->publications[at]);
+        return 0;
+    }
     sqlite3_bind_int64(record, 1, message);
     const int step = sqlite3_step(record);
     int rc = step == SQLITE_DONE ? -EBADMSG : -EIO;
@@ -84,7 +90,19 @@ static int read_record(sqlite3_stmt *record, sqlite3_int64 message,
         rc = row_publication(clock, data ? data : "", (size_t)sqlite3_column_bytes(record, 0), out);
     }
     sqlite3_reset(record);
+    if (rc == 0 && cache) {
+        publication_unref(cache->publications[at]);
+        cache->publications[at] = publication_ref(*out);
+        cache->messages[at] = message;
+    }
     return rc;
+}
+
+void row_cache_free(struct row_cache *cache)
+{
+    for (size_t i = 0; cache && i < ROW_CACHE; i++)
+        publication_unref(cache->publications[i]);
+    free(cache);
 }
 
 /* Four bytes for each, the lowest first. */
@@ -123,7 +141,7 @@ static int read_share(const char *text, size_t len, struct stored_message *out)
 }
 
 static int read_message(sqlite3_stmt *row, sqlite3_stmt *record, const struct durable_clock *clock,
-                        struct stored_message *out)
+                        struct row_cache *cache, struct stored_message *out)
 {
     const sqlite3_int64 packet_id = sqlite3_column_int64(row, QUEUED_PACKET_ID);
     const sqlite3_int64 qos = sqlite3_column_int64(row, QUEUED_QOS);
@@ -136,7 +154,7 @@ static int read_message(sqlite3_stmt *row, sqlite3_stmt *record, const struct du
     out->retain = sqlite3_column_int(row, QUEUED_RETAIN) != 0;
 
     const sqlite3_int64 message = sqlite3_column_int64(row, QUEUED_MESSAGE);
-    int rc = released ? 0 : read_record(record, message, clock, &out->publication);
+    int rc = released ? 0 : read_record(record, message, clock, cache, &out->publication);
     const void *share = sqlite3_column_blob(row, QUEUED_SHARE);
     if (rc == 0 && share)
         rc = read_share(share, (size_t)sqlite3_column_bytes(row, QUEUED_SHARE), out);
@@ -158,10 +176,10 @@ static int read_message(sqlite3_stmt *row, sqlite3_stmt *record, const struct du
 }
 
 int row_message(sqlite3_stmt *row, sqlite3_stmt *record, const struct durable_clock *clock,
-                struct stored_message *out)
+                struct row_cache *cache, struct stored_message *out)
 {
     *out = (struct stored_message){ .publication = NULL };
-    const int rc = read_message(row, record, clock, out);
+    const int rc = read_message(row, record, clock, cache, out);
     if (rc < 0)
         stored_message_release(out);
     return rc;

@@ -37,9 +37,18 @@ enum queued_column {
 /* The record of a message by its number. */
 #define MESSAGE_RECORD "SELECT record FROM message WHERE number = ?1"
 
-/* Makes a message of such a row; `record` is the statement MESSAGE_RECORD. Returns 0, -EBADMSG for what cannot be read,
+/* What has been read lately: one message may be in the queues of all sessions, and is not to be in memory once for each. */
+#define ROW_CACHE 4096
+struct row_cache {
+    int64_t messages[ROW_CACHE];
+    struct publication *publications[ROW_CACHE];
+};
+void row_cache_free(struct row_cache *cache); /* NULL is allowed */
+
+/* Makes a message of such a row; `record` is the statement MESSAGE_RECORD, `cache` may be NULL. Returns 0, -EBADMSG for what cannot be read,
  * -ENOMEM, or -EIO, for which SQLite's error tells more. */
 int row_message(struct sqlite3_stmt *row, struct sqlite3_stmt *record,
-                const struct durable_clock *clock, struct stored_message *out);
+                const struct durable_clock *clock, struct row_cache *cache,
+                struct stored_message *out);
 
 #endif

@@ -252,7 +252,7 @@ static int load_row(struct durable_op *op, size_t *places, sqlite3_stmt *row, sq
         op->loaded = grown;
         *places = more;
     }
-    switch (row_message(row, record, clock, &op->loaded[op->loaded_count])) {
+    switch (row_message(row, record, clock, NULL, &op->loaded[op->loaded_count])) {
     case 0:
         op->loaded_count++;
         return SQLITE_OK;
