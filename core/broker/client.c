@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "broker/aliases.h"
 #include "broker/deliver.h"
+#include "broker/durable.h"
 #include "broker/receipt.h"
 #include "net/peer.h"
 
@@ -341,6 +342,10 @@ static void packet(struct client *c, uint8_t first, const uint8_t *body, size_t 
         default: /* AUTH, as no method was agreed on */
             client_refuse(c, MQTT_PROTOCOL_ERROR, "no authentication is under way");
         }
+        /* What has to be noted for each of these takes more memory than the packet. */
+        if ((type == MQTT_SUBSCRIBE || type == MQTT_UNSUBSCRIBE || type == MQTT_PUBREL) &&
+            durable_is_crowded(c->worker->broker->durable))
+            worker_pause(c->worker, c);
     }
 }
 

@@ -260,6 +260,15 @@ static enum mqtt_reason judge(struct client *c, const struct mqtt_connect *in, c
         if (!access_publish(NULL, in->will.topic.data, in->will.topic.len))
             return MQTT_NOT_AUTHORIZED;
     }
+    const bool leaves_traces =
+        in->will.topic.data ||
+        (in->level == MQTT_5_0
+             ? mqtt_properties_number(&in->properties, MQTT_PROPERTY_SESSION_EXPIRY_INTERVAL, 0) > 0
+             : !in->clean_start);
+    if (leaves_traces && durable_is_full(c->worker->broker->durable)) {
+        *why = "too much waits for the disk";
+        return MQTT_SERVER_BUSY;
+    }
     return access_connect(c, in);
 }
 

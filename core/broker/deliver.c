@@ -529,7 +529,7 @@ void deliver_shared(struct worker *worker, struct share_member *member, struct p
             share_member_unref(member);
             /* It has a place of its own now, if it is kept at all. */
             if (!p->failed) {
-                kept_end(worker, p->was);
+                kept_moved(worker, p->was);
                 p->was = NULL;
             }
             return;
@@ -542,7 +542,7 @@ void deliver_shared(struct worker *worker, struct share_member *member, struct p
         if (!member) /* the last one has left while it was under way */
             COUNT(worker, publish_dropped, 1);
     }
-    kept_end(worker, p->was);
+    kept_moved(worker, p->was);
     p->was = NULL;
 }
 

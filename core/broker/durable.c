@@ -233,6 +233,19 @@ static void op_after(struct worker *worker, struct durable_op *op)
     }
 }
 
+/* It cannot be kept: nobody is told that it is. */
+static void op_failed(struct worker *worker, const struct durable_op *op)
+{
+    const struct session *session = op->tenure ? op->tenure->session : NULL;
+    COUNT(worker, publish_dropped, op->kind == DURABLE_MESSAGE);
+    if (log_rate_due(&worker->dropped, loop_now_ms(&worker->loop)))
+        log_error("store: what client=%s needs cannot be kept on disk, which is an error of this "
+                  "program or of the file",
+                  session ? session->id : "");
+    if (session && session->client && (op->after == AFTER_PACKET || op->after == AFTER_PUBCOMP))
+        client_end(session->client, MQTT_SERVER_BUSY, "it cannot be kept on disk");
+}
+
 void durable_arrive(struct worker *worker, struct letter *letter)
 {
     struct durable_batch *batch = CONTAINER_OF(letter, struct durable_batch, letter);
@@ -244,8 +257,10 @@ void durable_arrive(struct worker *worker, struct letter *letter)
     bool more = false;
     for (size_t i = 0; i < batch->count; i++) {
         struct durable_op *op = &batch->ops[i];
+        if (op->failed)
+            op_failed(worker, op);
         if (op->receipt)
-            receipt_done(op->receipt, false);
+            receipt_done(op->receipt, op->failed);
         op_after(worker, op);
         more |= op->more;
         op_release(op);
@@ -303,6 +318,15 @@ void kept_end(struct worker *worker, struct kept *kept)
         return;
     }
     kept_unref(kept);
+}
+
+void kept_moved(struct worker *worker, struct kept *kept)
+{
+    struct durable_op *op = kept ? note(worker, DURABLE_LAND, kept->session) : NULL;
+    if (op)
+        op->kept = kept;
+    else
+        kept_unref(kept);
 }
 
 static struct kept *kept_new(struct worker *worker, const struct session *session)
@@ -543,9 +567,11 @@ void durable_id_added(struct worker *worker, struct session *session, uint16_t p
 bool durable_id_released(struct client *c, uint16_t packet_id, enum mqtt_reason reason)
 {
     struct session *session = c->session;
-    if (!session_is_durable(session) || !session->tenure->ids_kept)
+    if (!session_is_durable(session))
         return false;
-    struct durable_op *op = note_for(c->worker, session, DURABLE_ID_REMOVE);
+    /* One that is not known may have been released by an earlier connection, and that not be on disk yet. */
+    bool waits = reason == MQTT_SUCCESS ? session->tenure->ids_kept : session->tenure->refs > 1;
+    struct durable_op *op = waits ? note_for(c->worker, session, DURABLE_ID_REMOVE) : NULL;
     if (!op)
         return false;
     session->tenure->ids_kept = ids_count(session->received) > 0;
@@ -617,6 +643,12 @@ void durable_free(struct durable *durable)
 bool durable_is_crowded(const struct durable *durable)
 {
     return durable && atomic_load_explicit(&durable->bytes, memory_order_relaxed) > CROWDED_BYTES;
+}
+
+bool durable_is_full(const struct durable *durable)
+{
+    return durable && atomic_load_explicit(&durable->bytes, memory_order_relaxed) >
+                          4 * (uint64_t)CROWDED_BYTES;
 }
 
 void durable_stats(const struct durable *durable, struct durable_stats *out)

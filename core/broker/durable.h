@@ -50,6 +50,9 @@ int durable_restore(struct durable *durable);
 /* Whether so much waits to be committed that publishers should be read from no further. Any thread. */
 bool durable_is_crowded(const struct durable *durable);
 
+/* Whether that is so much more that no client can be taken on of which something would have to be kept. Any thread. */
+bool durable_is_full(const struct durable *durable);
+
 struct durable_stats {
     uint64_t ops, batches;   /* counters */
     uint64_t waiting, bytes; /* gauges: ops and memory not committed yet */
@@ -123,9 +126,13 @@ bool durable_launched(struct worker *worker, struct session *session, struct kep
 bool durable_received(struct worker *worker, struct session *session, struct kept *kept,
                       uint16_t packet_id);
 
-/* It is acknowledged to the end, expired or dropped here, or was given to another session and is now kept there (`worker`
- * is then the one that notes that). Drops the reference. NULL is allowed. */
+/* It is acknowledged to the end, expired or dropped. Drops the reference. NULL is allowed. */
 void kept_end(struct worker *worker, struct kept *kept);
+
+/* It was given to another session, with `worker`, and what is kept of it there has been noted just now. Its publisher may
+ * wait for the old place still: so that goes together with the coming of the new one, and not before. Drops the
+ * reference. NULL is allowed. */
+void kept_moved(struct worker *worker, struct kept *kept);
 
 /* Only drops the reference: what is on disk stays (the end of the program, spilling). NULL is allowed. Any thread. */
 void kept_unref(struct kept *kept);
@@ -142,7 +149,8 @@ uint64_t kept_number(const struct kept *kept);
 void durable_id_added(struct worker *worker, struct session *session, uint16_t packet_id,
                       struct receipt *receipt);
 
-/* It has been released, and taken out of the set: sends PUBCOMP when that is committed. Returns false if that need not wait. */
+/* It has been released, and taken out of the set (or was not there: another `reason` than success): sends PUBCOMP when that
+ * is committed. Returns false if that need not wait. */
 bool durable_id_released(struct client *client, uint16_t packet_id, enum mqtt_reason reason);
 
 /* ---- Retained messages ---- */

@@ -108,6 +108,7 @@ struct durable_op {
     uint64_t loaded_last; /* number of the last row looked at */
     size_t loaded_rows;   /* and how many they were */
     uint64_t loaded_bytes;
+    bool failed; /* out: it cannot be carried out, now or later */
     bool more; /* out: DURABLE_END, DURABLE_SWEEP have left something: a DURABLE_SWEEP is wanted */
 };
 
@@ -118,7 +119,8 @@ struct durable_clock {
 };
 
 /* Carries an op out within the store's transaction: an SQLite result code. May be called again after a rollback. The
- * writer's thread.
+ * writer's thread. One that cannot be carried out because of what it is has `failed`, and the others of its batch are as they
+ * would be without it.
  *
  * A DURABLE_END leaves rows of a long queue, and a DURABLE_SWEEP takes away some 1,000 of them: so no op holds up
  * the writer for long. Nothing is lost if none is noted: they are known on disk, and the next sweep goes on, also after

@@ -110,8 +110,7 @@ static int look_up(sqlite3_stmt *s, uint64_t *value)
 
 /* ---- Sessions and subscriptions ---- */
 
-static int apply_session(const struct durable_op *op, const struct durable_clock *clock,
-                         struct store *store)
+static int apply_session(const struct durable_op *op, struct store *store)
 {
     sqlite3_stmt *s = store_statement(store, session_put);
     if (!s)
@@ -123,8 +122,8 @@ static int apply_session(const struct durable_op *op, const struct durable_clock
     sqlite3_bind_int64(s, 5, op->left_ms);
     if (op->publication) {
         struct buf *record = store_scratch(store);
-        if (durable_write_publication(op->publication,
-                                      expires_to_wall(clock, op->publication->expires), record) < 0)
+        /* It gets a time at which it expires when it is published: by its worker, perhaps now. */
+        if (durable_write_publication(op->publication, 0, record) < 0)
             return SQLITE_NOMEM;
         sqlite3_bind_blob64(s, 6, record->data, record->len, SQLITE_STATIC);
     }
@@ -220,7 +219,8 @@ static int apply_launch(const struct durable_op *op, struct store *store)
 /* The row of a session is not needed as it was: `sql` is what becomes of it. */
 static int apply_end_of_message(const struct durable_op *op, struct store *store, const char *sql)
 {
-    if (is_gone(op))
+    unsigned fresh = KEPT_NEW; /* it was moved, and the op that makes it comes later */
+    if (atomic_compare_exchange_strong(&op->kept->state, &fresh, KEPT_GONE) || fresh == KEPT_GONE)
         return SQLITE_OK;
     const uint64_t numbers[] = { op->session, op->kept->number, op->packet_id };
     const int rc = run(store, sql, sql == queued_release ? 3 : 2, numbers);
@@ -426,11 +426,11 @@ static int apply_sweep(struct durable_op *op, const struct durable_clock *clock,
 
 /* ---- All of it ---- */
 
-int durable_apply(struct durable_op *op, const struct durable_clock *clock, struct store *store)
+static int apply(struct durable_op *op, const struct durable_clock *clock, struct store *store)
 {
     switch ((enum durable_kind)op->kind) {
     case DURABLE_SESSION:
-        return apply_session(op, clock, store);
+        return apply_session(op, store);
     case DURABLE_END:
         return apply_end(op, store);
     case DURABLE_SUBSCRIBE:
@@ -460,4 +460,30 @@ int durable_apply(struct durable_op *op, const struct durable_clock *clock, stru
         return SQLITE_OK;
     }
     return SQLITE_MISUSE;
+}
+
+/* Whether it is the op itself that cannot be carried out, and not the file or the machine. */
+static bool is_ops_own(int rc, struct sqlite3 *db)
+{
+    if ((rc & 0xff) == SQLITE_ERROR && sqlite3_errcode(db) != SQLITE_OK &&
+        sqlite3_errcode(db) != SQLITE_DONE)
+        rc = sqlite3_errcode(db); /* who prepares a statement is told no more */
+    switch (rc & 0xff) {
+    case SQLITE_ERROR:
+    case SQLITE_TOOBIG:
+    case SQLITE_CONSTRAINT:
+    case SQLITE_MISMATCH:
+    case SQLITE_MISUSE:
+    case SQLITE_RANGE:
+        return !sqlite3_get_autocommit(db);
+    default:
+        return false;
+    }
+}
+
+int durable_apply(struct durable_op *op, const struct durable_clock *clock, struct store *store)
+{
+    const int rc = apply(op, clock, store);
+    op->failed = rc != SQLITE_OK && rc != SQLITE_DONE && is_ops_own(rc, store_connection(store));
+    return op->failed ? SQLITE_OK : rc;
 }

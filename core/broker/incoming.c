@@ -284,9 +284,9 @@ static void on_release(struct client *c, uint16_t packet_id)
     bool known = ids_remove(&c->session->received, packet_id);
     if (ids_count(c->session->received) < c->inherited)
         c->inherited = (uint16_t)ids_count(c->session->received);
-    if (!known || !durable_id_released(c, packet_id, MQTT_SUCCESS))
-        client_acknowledge(c, MQTT_PUBCOMP, packet_id,
-                           known ? MQTT_SUCCESS : MQTT_PACKET_IDENTIFIER_NOT_FOUND);
+    enum mqtt_reason reason = known ? MQTT_SUCCESS : MQTT_PACKET_IDENTIFIER_NOT_FOUND;
+    if (!durable_id_released(c, packet_id, reason))
+        client_acknowledge(c, MQTT_PUBCOMP, packet_id, reason);
 }
 
 void on_ack(struct client *c, enum mqtt_type type, const uint8_t *body, size_t len)
