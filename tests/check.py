@@ -44,6 +44,10 @@ STAGES = [
     # The conversations are data, and Mosquitto shows that they are right.
     ("wire-data", [WIRE + ["--broker", "mosquitto"]], {}),
     ("wire", [WIRE], {}),
+    # The same with all of it on disk, and clients that do what chance says.
+    ("wire-store", [WIRE], {"TOCSIN_STORE": "1"}),
+    ("model-store", [[sys.executable, "-m", "tests.model", "--tocsin", "build/release/tocsin", "--store", "--keep-going",
+                      "--seeds", "30", "--workers", workers] for workers in ("1", "3")], {}),
     ("wire-asan", [make("compile", VARIANT="asan"), WIRE + ["--option", "workers=3"]], {"TOCSIN_BUILD": "build/asan"}),
     ("wire-tsan", [make("compile", VARIANT="tsan"), WIRE + ["--option", "workers=3"]], {"TOCSIN_BUILD": "build/tsan"}),
     ("system-asan", [make("compile", "tools", VARIANT="asan"), PYTEST + ["-m", "threads or memory"]],
