@@ -7,6 +7,7 @@
 #include "cli/cli.h"
 #include "config/options.h"
 #include "daemon/setup.h"
+#include "delivery/keep.h"
 #include "delivery/services.h"
 #include "ledger/ledger.h"
 #include "link/links.h"
@@ -32,6 +33,8 @@ const struct cli_section cli_sections[] = {
       store_options },
     { "ledger", "ledger = { ... };", "what is kept of what became of messages; with a store only",
       ledger_options },
+    { "dead_letters", "dead_letters = { ... };",
+      "how much is kept of what was given up; with a store only", dead_letter_options },
     { "router", "router = { ... };", "what all routes share", router_options },
     { "route", "routes = ( { ... }, ... );", "which messages become which notifications",
       route_options },

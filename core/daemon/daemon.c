@@ -226,6 +226,7 @@ static int open_store(struct daemon *daemon)
         rc = -ENOMEM;
     if (rc == 0 && (rc = keeper_load_seen(daemon->keeper, daemon->seen)) < 0)
         log_error("%s: what was taken over before cannot be read", path);
+    keeper_set_bounds(daemon->keeper, &daemon->setup.dead_letters);
     daemon->identity.host.keeper = daemon->keeper;
     if (rc == 0)
         rc = ledger_new(daemon->store, &daemon->setup.ledger, &daemon->ledger);
@@ -349,6 +350,7 @@ static void adopt(struct daemon *daemon, struct setup *fresh)
     daemon->setup = *fresh;
     ledger_configure(daemon->ledger, &fresh->ledger);
     admin_configure(daemon->admin, &fresh->admin);
+    keeper_set_bounds(daemon->keeper, &fresh->dead_letters);
     size_t undone = services_free(old, drain);
     if (undone > 0)
         log_error("%zu deliveries of services that are no more were left undone", undone);

@@ -30,8 +30,8 @@ const struct tocsin_option settings_options[] = {
     { .name = NULL },
 };
 
-static const char *const sections[] = { "admin",    "broker", "store",  "ledger", "links",
-                                        "services", "router", "routes", NULL };
+static const char *const sections[] = { "admin", "broker",   "store",  "ledger", "dead_letters",
+                                        "links", "services", "router", "routes", NULL };
 
 const char *setup_default_path(void)
 {
@@ -283,6 +283,8 @@ int setup_read(struct setup *setup, const char *path, struct identity *identity,
                                  errors);
     if (rc != -ENOMEM)
         rc = ledger_config_read(setup->conf, &setup->ledger, errors);
+    if (rc != -ENOMEM)
+        rc = dead_bounds_read(setup->conf, &setup->dead_letters, errors);
     if (rc != -ENOMEM)
         rc = check_links(setup, identity, errors);
     if (rc != -ENOMEM)

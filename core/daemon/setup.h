@@ -11,6 +11,7 @@
 #include "admin/settings.h"
 #include "config/conf.h"
 #include "config/options.h"
+#include "delivery/keep.h"
 #include "delivery/services.h"
 #include "ledger/ledger.h"
 #include "link/links.h"
@@ -49,6 +50,7 @@ struct setup {
     char *store_path; /* NULL: there is no store */
     struct ledger_config ledger;
     struct admin_settings admin;
+    struct dead_bounds dead_letters;
     struct services *services;
     struct engine **engines; /* router.shards of them */
     size_t engine_count;

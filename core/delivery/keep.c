@@ -15,11 +15,28 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define TRIM_AT_ONCE  200 /* dead letters of one transaction */
+#define TRIM_EVERY_MS (60 * 1000)
+
+struct dead_total {
+    uint64_t count, bytes;
+};
+
 struct keeper {
     struct store *store;
     struct seen *seen; /* NULL: none */
     atomic_uint_fast64_t next_number;
-    atomic_uint_fast64_t dead;
+
+    /* Dead letters, as of the last commit, and their bounds. */
+    atomic_uint_fast64_t dead, dead_bytes;
+    atomic_uint_fast64_t most_dead, most_dead_bytes;
+    atomic_int_fast64_t most_dead_ms, trim_ms;
+    struct store_task trim;
+    atomic_bool trimming;
+    struct dead_total trimmed; /* the store's thread's, from here on */
+    uint64_t trimmed_ever, trim_saw;
+    struct log_trouble trim_said;
+
     struct survey
         *survey; /* as it was before those to be tried again became waiting ones; NULL: not taken */
     uint64_t seed; /* for the spread of what is due at once */
@@ -59,6 +76,7 @@ struct keeper *keeper_new(struct store *store)
     struct keeper *keeper = calloc(1, sizeof(*keeper));
     if (keeper) {
         keeper->store = store;
+        keeper_set_bounds(keeper, &DEAD_BOUNDS_DEFAULT);
         atomic_init(&keeper->next_number, 1);
         keeper->seed = (uint64_t)clock_wall_ms() | 1;
     }
@@ -306,6 +324,8 @@ struct retried {
     uint64_t number;
     unsigned attempts;
     int64_t at_ms, due_ms;
+    uint64_t size; /* of its record, when it has become a dead letter */
+    bool is_there;
     char reason[];
 };
 
@@ -375,55 +395,126 @@ void keep_retry(struct keeper *keeper, struct delivery *d, unsigned attempts, in
 
 /* ---- Dead letters ---- */
 
-static int count_dead(sqlite3_stmt *s, uint64_t *out)
+static const char count_sql[] =
+    "SELECT count(*), ifnull(sum(length(record)), 0) FROM delivery WHERE state = 1";
+
+static int count_dead(sqlite3_stmt *s, struct dead_total *out)
 {
     int rc = s ? sqlite3_step(s) : SQLITE_ERROR;
     if (rc == SQLITE_ROW)
-        *out = (uint64_t)sqlite3_column_int64(s, 0);
+        *out = (struct dead_total){ (uint64_t)sqlite3_column_int64(s, 0),
+                                    (uint64_t)sqlite3_column_int64(s, 1) };
     if (s)
         sqlite3_reset(s);
     return rc == SQLITE_ROW ? SQLITE_OK : SQLITE_ERROR;
 }
 
-static const char count_sql[] = "SELECT count(*) FROM delivery WHERE state = 1";
-
-/* Drops the oldest above the bound, a tenth of it at a time. */
-static int prune(struct keeper *keeper, struct store *store)
+void keeper_set_bounds(struct keeper *keeper, const struct dead_bounds *bounds)
 {
-    uint64_t dead = atomic_load(&keeper->dead);
-    if (dead <= KEEP_DEAD_MOST + KEEP_DEAD_MOST / 10)
-        return SQLITE_OK;
-    if (count_dead(store_statement(store, count_sql), &dead) != SQLITE_OK)
-        return SQLITE_ERROR;
-    if (dead <= KEEP_DEAD_MOST) { /* it was counted less exactly */
-        atomic_store(&keeper->dead, dead);
-        return SQLITE_OK;
-    }
-    uint64_t too_many = dead - KEEP_DEAD_MOST;
+    if (!keeper)
+        return;
+    atomic_store(&keeper->most_dead, bounds->count);
+    atomic_store(&keeper->most_dead_bytes, bounds->bytes);
+    atomic_store(&keeper->most_dead_ms, bounds->age_ms);
+}
+
+/* Whether the oldest one, which ended then, is too much of so many. */
+static bool is_too_much(struct keeper *keeper, struct dead_total total, int64_t ended_ms,
+                        int64_t now_ms)
+{
+    const int64_t age_ms = atomic_load(&keeper->most_dead_ms);
+    return total.count > atomic_load(&keeper->most_dead) ||
+           total.bytes > atomic_load(&keeper->most_dead_bytes) ||
+           (age_ms > 0 && ended_ms < now_ms - age_ms);
+}
+
+/* Drops the oldest above the bounds, some at a time. */
+static int trim(struct store_task *task, struct store *store)
+{
+    struct keeper *keeper = CONTAINER_OF(task, struct keeper, trim);
+    struct dead_total left = { atomic_load(&keeper->dead), atomic_load(&keeper->dead_bytes) };
+    sqlite3_int64 numbers[TRIM_AT_ONCE];
+    keeper->trim_saw = left.count;
+    const int64_t now_ms = clock_wall_ms();
+    keeper->trimmed = (struct dead_total){ 0 };
     sqlite3_stmt *s =
-        store_statement(store, "DELETE FROM attempt WHERE delivery IN (SELECT number FROM delivery "
-                               "WHERE state = 1 ORDER BY number LIMIT ?1)");
+        store_statement(store, "SELECT number, length(record), ended_ms FROM delivery "
+                               "WHERE state = 1 ORDER BY ended_ms LIMIT ?1");
     if (!s)
         return SQLITE_ERROR;
-    sqlite3_bind_int64(s, 1, (sqlite3_int64)too_many);
-    int rc = store_step(s);
-    s = store_statement(store, "DELETE FROM delivery WHERE number IN (SELECT number FROM delivery "
-                               "WHERE state = 1 ORDER BY number LIMIT ?1)");
-    if (rc != SQLITE_OK || !s)
-        return SQLITE_ERROR;
-    sqlite3_bind_int64(s, 1, (sqlite3_int64)too_many);
-    rc = store_step(s);
-    if (rc == SQLITE_OK) {
-        log_warning("store: the oldest %" PRIu64 " dead letters are dropped, there are too many",
-                    too_many);
-        atomic_store(&keeper->dead, KEEP_DEAD_MOST); /* or the next one would drop as many again */
+    sqlite3_bind_int(s, 1, TRIM_AT_ONCE);
+    int rc;
+    while ((rc = sqlite3_step(s)) == SQLITE_ROW &&
+           is_too_much(keeper, left, sqlite3_column_int64(s, 2), now_ms)) {
+        const uint64_t bytes = (uint64_t)sqlite3_column_int64(s, 1);
+        numbers[keeper->trimmed.count++] = sqlite3_column_int64(s, 0);
+        keeper->trimmed.bytes += bytes;
+        left.count -= left.count > 0;
+        left.bytes -= bytes < left.bytes ? bytes : left.bytes;
     }
+    sqlite3_reset(s);
+    if (rc != SQLITE_ROW && rc != SQLITE_DONE)
+        return rc;
+    rc = SQLITE_OK;
+    for (size_t i = 0; i < keeper->trimmed.count && rc == SQLITE_OK; i++)
+        rc = delete_row(store, (uint64_t)numbers[i], true);
     return rc;
+}
+
+static void trimmed(struct store_task *task, struct store *store)
+{
+    (void)store;
+    struct keeper *keeper = CONTAINER_OF(task, struct keeper, trim);
+    const struct dead_total gone = keeper->trimmed;
+    atomic_fetch_sub(&keeper->dead, gone.count);
+    atomic_fetch_sub(&keeper->dead_bytes, gone.bytes);
+    keeper->trimmed_ever += gone.count;
+    atomic_store(&keeper->trimming, false);
+    if (gone.count > 0 && log_trouble_due(&keeper->trim_said, clock_mono_ms()))
+        log_warning(
+            "store: the oldest dead letters are dropped, as they are too many, too large or "
+            "too old (`tocsin help dead_letters`): %" PRIu64 " so far",
+            keeper->trimmed_ever);
+    /* Others of the group may have been buried since. */
+    const struct dead_total now = { atomic_load(&keeper->dead), atomic_load(&keeper->dead_bytes) };
+    if (gone.count == TRIM_AT_ONCE ||
+        (now.count + gone.count > keeper->trim_saw && is_too_much(keeper, now, INT64_MAX, 0)))
+        keeper_trim(keeper);
+}
+
+void keeper_trim(struct keeper *keeper)
+{
+    if (atomic_load(&keeper->dead) == 0 || atomic_exchange(&keeper->trimming, true))
+        return;
+    keeper->trim = (struct store_task){ .apply = trim, .done = trimmed };
+    store_post(keeper->store, &keeper->trim);
+}
+
+void keeper_tick(struct keeper *keeper, int64_t now_ms)
+{
+    if (now_ms < atomic_load(&keeper->trim_ms))
+        return;
+    atomic_store(&keeper->trim_ms, now_ms + TRIM_EVERY_MS);
+    keeper_trim(keeper);
+}
+
+static int read_size(struct store *store, struct retried *retried)
+{
+    sqlite3_stmt *s =
+        store_statement(store, "SELECT length(record) FROM delivery WHERE number = ?1");
+    if (!s)
+        return SQLITE_ERROR;
+    sqlite3_bind_int64(s, 1, (sqlite3_int64)retried->number);
+    int rc = sqlite3_step(s);
+    retried->is_there = rc == SQLITE_ROW;
+    retried->size = rc == SQLITE_ROW ? (uint64_t)sqlite3_column_int64(s, 0) : 0;
+    sqlite3_reset(s);
+    return rc == SQLITE_ROW || rc == SQLITE_DONE ? SQLITE_OK : rc;
 }
 
 static int bury(struct store_task *task, struct store *store)
 {
-    const struct retried *retried = CONTAINER_OF(task, struct retried, task);
+    struct retried *retried = CONTAINER_OF(task, struct retried, task);
     sqlite3_stmt *s = store_statement(store, "UPDATE delivery SET state = 1, attempts = ?2, "
                                              "ended_ms = ?3, reason = ?4 WHERE number = ?1");
     if (!s)
@@ -435,20 +526,22 @@ static int bury(struct store_task *task, struct store *store)
     int rc = store_step(s);
     if (rc == SQLITE_OK)
         rc = insert_attempt(retried, store);
-    if (rc == SQLITE_OK)
-        rc = prune(retried->keeper, store);
-    return rc;
+    return rc == SQLITE_OK ? read_size(store, retried) : rc;
 }
 
 static void buried(struct store_task *task, struct store *store)
 {
+    (void)store;
     struct retried *retried = CONTAINER_OF(task, struct retried, task);
-    uint64_t dead = 0;
-    /* Others may have dropped some, so they are counted; seldom, as there may be many. */
-    if (atomic_fetch_add(&retried->keeper->dead, 1) % 100 == 0 &&
-        count_dead(store_statement(store, count_sql), &dead) == SQLITE_OK)
-        atomic_store(&retried->keeper->dead, dead);
+    struct keeper *keeper = retried->keeper;
+    atomic_fetch_add(&keeper->dead, retried->is_there);
+    const struct dead_total total = {
+        atomic_load(&keeper->dead),
+        atomic_fetch_add(&keeper->dead_bytes, retried->size) + retried->size,
+    };
     free(retried);
+    if (is_too_much(keeper, total, INT64_MAX, 0))
+        keeper_trim(keeper);
 }
 
 void keep_bury(struct keeper *keeper, struct delivery *d, unsigned attempts, const char *reason)
@@ -481,8 +574,15 @@ int keep_revive_all(struct keeper *keeper)
                          NULL, NULL, NULL) != SQLITE_OK)
             return -EIO;
     }
-    atomic_store(&keeper->dead, survey_count(keeper->survey, NULL, NULL, STATE_DEAD));
-    return 0;
+    struct dead_total total;
+    sqlite3_stmt *s = NULL;
+    int rc = sqlite3_prepare_v2(db, count_sql, -1, &s, NULL);
+    if (rc == SQLITE_OK && (rc = count_dead(s, &total)) == SQLITE_OK) {
+        atomic_store(&keeper->dead, total.count);
+        atomic_store(&keeper->dead_bytes, total.bytes);
+    }
+    sqlite3_finalize(s);
+    return rc == SQLITE_OK ? 0 : -EIO;
 }
 
 /* ---- Loading ---- */
@@ -555,7 +655,7 @@ static int load_rows(struct keep_load *load, sqlite3_stmt *row)
     load->first = NULL;
     load->rows = 0;
     load->last = load->range.after;
-    size_t unread = 0;
+    size_t unread = 0, bytes = 0;
     uint64_t first_unread = 0;
     sqlite3_bind_text(row, 1, load->range.service, -1, SQLITE_STATIC);
     sqlite3_bind_text(row, 2, load->range.target, -1, SQLITE_STATIC);
@@ -565,6 +665,9 @@ static int load_rows(struct keep_load *load, sqlite3_stmt *row)
     int rc;
     while ((rc = sqlite3_step(row)) == SQLITE_ROW) {
         uint64_t number = (uint64_t)sqlite3_column_int64(row, COLUMN_NUMBER);
+        bytes += (size_t)sqlite3_column_bytes(row, COLUMN_RECORD);
+        if (load->rows > 0 && bytes > KEEP_LOAD_BYTES)
+            break; /* so does this */
         int made = make(load, row, number, end);
         if (made == -ENOMEM)
             break; /* the rest comes with the next load */
@@ -580,6 +683,7 @@ static int load_rows(struct keep_load *load, sqlite3_stmt *row)
                   "than the target has now, stay on disk: %zu, the first of them number %" PRIu64,
                   load->range.service, load->range.target, unread, first_unread);
     *end = NULL;
+    load->more = rc == SQLITE_ROW || load->rows == load->most;
     return rc == SQLITE_ROW || rc == SQLITE_DONE ? SQLITE_OK : rc;
 }
 
@@ -628,10 +732,12 @@ static int apply_load(struct store_task *task, struct store *store)
     sqlite3_reset(row);
     if (rc == SQLITE_OK && load->revived && load->rows > 0)
         rc = mark_revived(load, store);
-    uint64_t dead = 0;
+    struct dead_total total;
     if (rc == SQLITE_OK && load->revived &&
-        (rc = count_dead(store_statement(store, count_sql), &dead)) == SQLITE_OK)
-        atomic_store(&load->keeper->dead, dead);
+        (rc = count_dead(store_statement(store, count_sql), &total)) == SQLITE_OK) {
+        load->dead = total.count;
+        load->dead_bytes = total.bytes;
+    }
     return rc;
 }
 
@@ -639,6 +745,10 @@ static void loaded(struct store_task *task, struct store *store)
 {
     (void)store;
     struct keep_load *load = CONTAINER_OF(task, struct keep_load, task);
+    if (load->revived) { /* somebody else may have dropped some; those of later tasks are counted by them */
+        atomic_store(&load->keeper->dead, load->dead);
+        atomic_store(&load->keeper->dead_bytes, load->dead_bytes);
+    }
     load->loaded(load);
 }
 

@@ -14,6 +14,7 @@
 #ifndef TOCSIN_DELIVERY_KEEP_H
 #define TOCSIN_DELIVERY_KEEP_H
 
+#include "config/conf.h"
 #include "router/delivery.h"
 #include "store/store.h"
 
@@ -37,8 +38,7 @@ void keep_retry(struct keeper *keeper, struct delivery *delivery, unsigned attem
                 const char *reason);
 
 /* It was rejected or given up after so many attempts: it becomes a dead letter, which a person can look at, have
- * tried again, or drop (`tocsin queue`). Of all dead letters the newest KEEP_DEAD_MOST are kept. */
-#define KEEP_DEAD_MOST 10000
+ * tried again, or drop (`tocsin queue`), as long as it is within the bounds. */
 void keep_bury(struct keeper *keeper, struct delivery *delivery, unsigned attempts,
                const char *reason);
 
@@ -46,6 +46,26 @@ void keep_bury(struct keeper *keeper, struct delivery *delivery, unsigned attemp
  * on its way there, and takes this one away, in one go. It takes over the hold that this one has until it is written. When
  * there is no memory for that, this one stays there, and is tried again after a restart. */
 void keep_move(struct keeper *keeper, struct delivery *from, struct delivery *to);
+
+/* Bounds of all dead letters: the oldest go. */
+struct dead_bounds {
+    uint64_t count, bytes; /* bytes: of their records */
+    int64_t age_ms;        /* 0: none */
+};
+#define DEAD_BOUNDS_DEFAULT \
+    ((struct dead_bounds){ 10000, (uint64_t)256 * 1024 * 1024, (int64_t)180 * 24 * 3600 * 1000 })
+void keeper_set_bounds(struct keeper *keeper,
+                       const struct dead_bounds *bounds); /* NULL is allowed */
+
+/* The group `dead_letters`, for help and the sample, and reading it. Returns 0, or -EINVAL (`errors`). */
+extern const struct tocsin_option dead_letter_options[];
+int dead_bounds_read(const struct conf *conf, struct dead_bounds *out, struct conf_errors *errors);
+
+/* Looks soon whether there are too many, or too old ones. Any thread, after the start. */
+void keeper_trim(struct keeper *keeper);
+
+/* The same from time to time, when it is called often. */
+void keeper_tick(struct keeper *keeper, int64_t now_ms);
 
 /* It is done: sent, or forgotten. */
 void keep_end(struct keeper *keeper, struct delivery *delivery);
@@ -75,13 +95,14 @@ int keep_count(struct keeper *keeper, const char *service, const char *target, u
                uint64_t *last);
 
 /*
- * Loads at most `most` deliveries of a range, in their order, and calls `loaded` with them as a list, on the
+ * Loads at most `most` deliveries of a range, as many as have KEEP_LOAD_BYTES on disk but at least one, in their order, and calls `loaded` with them as a list, on the
  * store's thread, when all that has been put before is on disk. `link` gives names that live as long as the program
  * (NULL for one that is gone). Times become those of the clocks now; what is overdue is spread over some seconds.
  *
  * `rows` is how many there were, `last` the number of the last of them: what cannot be read stays on disk, and is
  * logged. The struct belongs to the caller until `loaded` has been called, and then again.
  */
+#define KEEP_LOAD_BYTES ((size_t)8 * 1024 * 1024)
 struct keep_load {
     struct store_task task; /* private */
     struct keeper *keeper;
@@ -96,6 +117,8 @@ struct keep_load {
     struct delivery *first;
     size_t rows;
     uint64_t last;
+    bool more;                 /* there may be more in the range */
+    uint64_t dead, dead_bytes; /* private */
 };
 void keep_load(struct keep_load *load);
 

@@ -221,7 +221,7 @@ void service_settle(struct service *service, struct delivery *const *batch,
         /* In the queue again it is not ours any more: what is to be logged is borrowed. */
         if (note != NOTE_NOTHING && room->fates[i] >= QUEUE_RETRYING)
             delivery_borrow(batch[i]);
-        if (t->spilled > 0)
+        if (t->spilled > 0 || t->more_dead)
             spill_load(t);
         if (has_drained(t))
             drained = t;

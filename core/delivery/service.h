@@ -98,8 +98,9 @@ struct service_target {
     /* The numbers of those in that range that are not on disk only, since they are urgent; in ascending order. */
     uint64_t *ahead;
     size_t ahead_count, ahead_cap;
-    bool loading; /* some of it is on its way back */
-    bool heired;  /* it is another target's now */
+    bool loading;   /* some of it is on its way back */
+    bool heired;    /* it is another target's now */
+    bool more_dead; /* there are more dead letters to be tried again */
 };
 
 struct service {

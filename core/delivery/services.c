@@ -284,6 +284,8 @@ static void *watchdog_main(void *context)
         pthread_mutex_unlock(&services->lock);
         for (size_t i = 0; i < services->count; i++)
             service_check_deadline(services->items[i], clock_mono_ms());
+        if (services->count > 0 && services->items[0]->host->keeper)
+            keeper_tick(services->items[0]->host->keeper, clock_mono_ms());
         look_at_retired(services);
         pthread_mutex_lock(&services->lock);
     }

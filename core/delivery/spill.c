@@ -165,6 +165,11 @@ static void loaded_revived(struct keep_load *load)
         log_info("%s: to be tried again target=%s: %zu deliveries", s->name,
                  loading->target->target.name, load->rows);
     service_submit(s, load->first, ORIGIN_DEAD, clock_mono_ms());
+    pthread_mutex_lock(&s->lock);
+    loading->target->more_dead = load->more;
+    if (load->more)
+        spill_load(loading->target); /* or when there is room */
+    pthread_mutex_unlock(&s->lock);
     loading_free(loading);
 }
 
@@ -287,8 +292,18 @@ static struct loading *loading_new(struct service_target *t)
     return loading;
 }
 
+/* With the lock. */
+static bool may_load(const struct service_target *t)
+{
+    return !t->heired && !t->service->stopping && queue_is_low(t->queue);
+}
+
 void spill_load(struct service_target *t)
 {
+    if (t->more_dead && may_load(t)) {
+        t->more_dead = false;
+        spill_revive(t);
+    }
     if (t->spilled == 0 || t->loading || t->heired || t->service->stopping ||
         !queue_is_low(t->queue))
         return;
@@ -339,7 +354,7 @@ void spill_revive(struct service_target *t)
     loading->load.revived = true;
     loading->load.range.after = 0;
     loading->load.range.last = INT64_MAX;
-    loading->load.most = KEEP_DEAD_MOST * 2;
+    loading->load.most = LOAD_MOST;
     loading->load.loaded = loaded_revived;
     keep_load(&loading->load);
 }

@@ -128,6 +128,8 @@ static const char *const steps[] = {
     "  identity BLOB NOT NULL,"
     "  at_ms INTEGER NOT NULL"
     ");",
+
+    "CREATE INDEX delivery_dead ON delivery (ended_ms) WHERE state = 1;",
 };
 
 #define VERSION ((int)(sizeof(steps) / sizeof(steps[0])))

@@ -484,27 +484,80 @@ static void what_cannot_be_read_stays_and_does_not_stop_others(void **state)
     assert_int_equal(rows(w), 3);
 }
 
-static void dead_letters_are_bounded_by_dropping_the_oldest(void **state)
+static void bury(struct world *w, int count)
 {
-    struct world *w = *state;
-    const int count = KEEP_DEAD_MOST + KEEP_DEAD_MOST / 10 + 150;
     for (int i = 0; i < count; i++) {
         struct delivery *d = delivery(w, "x", false);
         keep_bury(w->keeper, d, 1, "refused");
         delivery_free(d);
     }
-    settle(w);
-    for (int i = 0; i < 5; i++) { /* the count is of what has been committed */
-        struct delivery *d = delivery(w, "x", false);
-        keep_bury(w->keeper, d, 1, "refused");
-        delivery_free(d);
+    for (int i = 0; i < 10;
+         i++) /* what is too much goes some at a time, each posted by the one before */
         settle(w);
+}
+
+static void dead_letters_are_bounded_by_dropping_the_oldest(void **state)
+{
+    struct world *w = *state;
+    keeper_set_bounds(w->keeper, &(struct dead_bounds){ 1000, 1 << 30, 0 });
+    bury(w, 1450);
+    assert_int_equal(number_of(w, "SELECT count(*) FROM delivery WHERE state = 1"), 1000);
+    assert_int_equal(number_of(w, "SELECT min(number) FROM delivery"), 451);
+    assert_int_equal(number_of(w, "SELECT count(*) FROM attempt"), 1000);
+    assert_int_equal(keeper_dead(w->keeper), 1000);
+
+    const int64_t each = number_of(w, "SELECT max(length(record)) FROM delivery");
+    keeper_set_bounds(w->keeper, &(struct dead_bounds){ 1000, (uint64_t)each * 300, 0 });
+    bury(w, 1);
+    assert_int_equal(keeper_dead(w->keeper), number_of(w, "SELECT count(*) FROM delivery"));
+    CHECK(keeper_dead(w->keeper) >= 300 && keeper_dead(w->keeper) < 330, "%d",
+          (int)keeper_dead(w->keeper));
+
+    close_world(w);
+    open_world(w); /* as of the start */
+    assert_int_equal(keep_revive_all(w->keeper), 0);
+    assert_int_equal(keeper_dead(w->keeper), number_of(w, "SELECT count(*) FROM delivery"));
+    keeper_set_bounds(w->keeper, &(struct dead_bounds){ 1000, 1 << 30, 3600 * 1000 });
+    number_of(w, "UPDATE delivery SET ended_ms = 1 WHERE number < 1400 RETURNING number");
+    keeper_trim(w->keeper);
+    for (int i = 0; i < 10; i++)
+        settle(w);
+    assert_int_equal(number_of(w, "SELECT min(number) FROM delivery"), 1400);
+    assert_int_equal(keeper_dead(w->keeper), number_of(w, "SELECT count(*) FROM delivery"));
+}
+
+static void no_more_is_loaded_at_a_time_than_a_few_megabytes(void **state)
+{
+    struct world *w = *state;
+    char *large = malloc(1 << 20);
+    memset(large, 'x', (1 << 20) - 1);
+    large[(1 << 20) - 1] = '\0';
+    for (int i = 0; i < 20; i++) {
+        struct delivery *d = delivery(w, large, true);
+        keep_put(w->keeper, d, false);
+        message_release_hold(d->message);
+        delivery_free(d);
     }
-    int64_t left = number_of(w, "SELECT count(*) FROM delivery WHERE state = 1");
-    CHECK(left >= KEEP_DEAD_MOST && left <= KEEP_DEAD_MOST + KEEP_DEAD_MOST / 10, "%lld",
-          (long long)left);
-    assert_int_equal(number_of(w, "SELECT max(number) FROM delivery"), count + 5);
-    assert_int_equal(number_of(w, "SELECT count(*) FROM attempt"), left);
+    free(large);
+    settle(w);
+    struct keep_load load = { .keeper = w->keeper,
+                              .range = { "s", "t", 0, INT64_MAX },
+                              .most = 1000,
+                              .for_target = &w->target,
+                              .links = links };
+    size_t rows = 0;
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(keep_load_now(&load), 0);
+        CHECK(load.rows <= 8 && load.rows > 0 && load.more == (i < 2), "%zu", load.rows);
+        rows += load.rows;
+        load.range.after = load.last;
+        while (load.first) {
+            struct delivery *next = load.first->next;
+            delivery_free(load.first);
+            load.first = next;
+        }
+    }
+    assert_int_equal(rows, 20);
 }
 
 #define TEST(NAME) cmocka_unit_test_setup_teardown(NAME, set_up, tear_down)
@@ -518,4 +571,5 @@ TEST_SUITE("delivery keep", TEST(what_is_put_holds_its_message_until_it_is_commi
            TEST(one_on_its_way_holds_when_it_is_asked_to), TEST(order_is_that_of_arrival),
            TEST(what_is_left_comes_back_with_attempts_time_id_and_texts),
            TEST(what_cannot_be_read_stays_and_does_not_stop_others),
-           TEST(dead_letters_are_bounded_by_dropping_the_oldest));
+           TEST(dead_letters_are_bounded_by_dropping_the_oldest),
+           TEST(no_more_is_loaded_at_a_time_than_a_few_megabytes));

@@ -321,6 +321,8 @@ static void what_may_not_be_written_is_refused(void **state)
     "CREATE TABLE seen (number INTEGER PRIMARY KEY, sender INTEGER NOT NULL, identity" \
     " BLOB NOT NULL, at_ms INTEGER NOT NULL);"
 
+#define VERSION_6 "CREATE INDEX delivery_dead ON delivery (ended_ms) WHERE state = 1;"
+
 static void an_old_schema_comes_up_to_date(void **state)
 {
     (void)state;
@@ -340,6 +342,9 @@ static void an_old_schema_comes_up_to_date(void **state)
         VERSION_1 VERSION_2 VERSION_3 VERSION_4 VERSION_5 LETTER
         ", record) VALUES (7, 'file', 'out', 0, 1790000000000, 2, 1790000001000, " RECORD ");"
         "INSERT INTO seen VALUES (0, 1, x'', 0); PRAGMA user_version = 5",
+        VERSION_1 VERSION_2 VERSION_3 VERSION_4 VERSION_5 VERSION_6 LETTER
+        ", record) VALUES (7, 'file', 'out', 0, 1790000000000, 2, 1790000001000, " RECORD ");"
+        "PRAGMA user_version = 6",
     };
     for (size_t i = 0; i < ROWS(versions); i++) {
         struct temporary t;
