@@ -224,6 +224,53 @@ static void a_group_that_was_rolled_back_comes_again(void **state)
     publication_unref(p);
 }
 
+static void what_moves_is_in_one_place_in_any_order(void **state)
+{
+    struct durable_world *w = *state;
+    struct publication *p = publication_text("t", "m");
+    struct kept *old = kept_of(5, 5), *fresh = kept_of(7, 7);
+    struct durable_op moved[] = {
+        { .kind = DURABLE_MESSAGE, .session = 2, .kept = fresh, .publication = p, .qos = 1 },
+        { .kind = DURABLE_LAND, .session = 1, .kept = old },
+    };
+    struct durable_op late = {
+        .kind = DURABLE_MESSAGE,
+        .session = 1,
+        .kept = old,
+        .publication = p,
+        .qos = 1,
+    };
+    session_op(w, 1, "x");
+    session_op(w, 2, "y");
+    world_apply_late(w, moved, ROWS(moved), 1);
+    world_apply(w, &late, 1);
+    world_reopen(w);
+    world_expect(w, "session 1 x persistent expiry=300 left=0\n"
+                    "session 2 y persistent expiry=300 left=0\n"
+                    "  2 message 7 of 7 id=0 q1 t=m q0\n");
+    free(old);
+    free(fresh);
+    publication_unref(p);
+}
+
+static void an_op_that_cannot_be_carried_out_leaves_the_others(void **state)
+{
+    struct durable_world *w = *state;
+    session_op(w, 1, "x");
+    world_run(w, "CREATE TRIGGER never BEFORE INSERT ON received WHEN new.packet_id = 2 "
+                 "BEGIN SELECT RAISE(ABORT, 'no'); END");
+    struct durable_op ops[] = {
+        { .kind = DURABLE_ID_ADD, .session = 1, .packet_id = 1 },
+        { .kind = DURABLE_ID_ADD, .session = 1, .packet_id = 2 },
+        { .kind = DURABLE_ID_ADD, .session = 1, .packet_id = 3 },
+    };
+    world_apply(w, ops, ROWS(ops));
+    assert_false(ops[0].failed);
+    assert_true(ops[1].failed);
+    assert_false(ops[2].failed);
+    assert_int_equal(world_number(w, "SELECT sum(packet_id) FROM received"), 4);
+}
+
 static void a_message_of_several_sessions_goes_with_the_last(void **state)
 {
     struct durable_world *w = *state;
@@ -260,5 +307,9 @@ TEST_SUITE("durable sql",
                                            world_set_up, world_tear_down),
            cmocka_unit_test_setup_teardown(a_group_that_was_rolled_back_comes_again, world_set_up,
                                            world_tear_down),
+           cmocka_unit_test_setup_teardown(what_moves_is_in_one_place_in_any_order, world_set_up,
+                                           world_tear_down),
+           cmocka_unit_test_setup_teardown(an_op_that_cannot_be_carried_out_leaves_the_others,
+                                           world_set_up, world_tear_down),
            cmocka_unit_test_setup_teardown(a_message_of_several_sessions_goes_with_the_last,
                                            world_set_up, world_tear_down));
