@@ -556,6 +556,8 @@ bool store_is_durable(const struct store *store)
 struct drain {
     struct store_task task;
     sem_t done;
+    atomic_bool
+        over; /* says what the semaphore says, also to the thread sanitizer, which does not know sem_clockwait() */
     struct drain *next; /* of those that nobody waits for any more */
 };
 
@@ -568,7 +570,9 @@ static bool drain_is_needed(const struct store_task *task)
 static void drain_is_done(struct store_task *task, struct store *store)
 {
     (void)store;
-    sem_post(&CONTAINER_OF(task, struct drain, task)->done);
+    struct drain *drain = CONTAINER_OF(task, struct drain, task);
+    atomic_store(&drain->over, true);
+    sem_post(&drain->done);
 }
 
 static void drain_free(struct drain *drain)
@@ -600,7 +604,7 @@ bool store_drain(struct store *store, int64_t wait_ms)
     int rc;
     while ((rc = sem_clockwait(&drain->done, CLOCK_MONOTONIC, &until)) < 0 && errno == EINTR)
         ;
-    if (rc == 0) {
+    if (rc == 0 && atomic_load(&drain->over)) {
         drain_free(drain);
         return true;
     }
