@@ -92,6 +92,7 @@ struct flow {
     /* What of the queue is on disk only: behind all that is in memory. */
     uint64_t spilled, spilled_bytes;
     uint64_t spill_after; /* those with a higher number (kept.number) */
+    uint16_t again;       /* of them, the first so many may have been sent before the last start */
     bool loading;         /* some of it is on its way back */
 };
 
