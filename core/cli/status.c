@@ -251,7 +251,7 @@ static int complain(bool check, enum status_fetched fetched, const char *why)
     add_plain(&out, why);
     buf_add_byte(&out, '\n');
     cli_print(&out);
-    return status;
+    return (int)status;
 }
 
 static int run(const struct cli_args *args)

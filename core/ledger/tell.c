@@ -293,8 +293,15 @@ void tell_entry(const struct book_entry *e, struct buf *out)
 
 static void add_standing(const struct book_delivery *d, struct buf *out)
 {
+    const struct book_text *now = NULL; /* it may have gone from one target to others */
+    for (size_t i = 0; i < d->event_count; i++)
+        if (d->events[i].moved_to.data)
+            now = &d->events[i].moved_to;
     buf_add_str(out, "  ");
-    add_target(out, d);
+    if (now)
+        add_text(out, *now);
+    else
+        add_target(out, d);
     buf_add_byte(out, ' ');
     const struct book_event *last = d->event_count > 0 ? &d->events[d->event_count - 1] : NULL;
     if (d->state == BOOK_DONE && last)

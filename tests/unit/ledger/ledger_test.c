@@ -115,9 +115,13 @@ static void messages_and_events_come_back(void **state)
     struct buf out = BUF_INIT(65536);
     for (size_t i = 0; i < 4; i++)
         tell_entry(book.entries[i], &out);
-    static const char *const said[] = { "dropped: full", "moved on to mail:ops: down", "  sent\n",
+    tell_line(book.entries[1], &out);
+    static const char *const said[] = { "dropped: full",
+                                        "moved on to mail:ops: down",
+                                        "  sent\n",
                                         "has ended: if it was of QoS 0 it is lost",
-                                        "It was not routed: it was taken over before." };
+                                        "It was not routed: it was taken over before.",
+                                        "  mail:ops sent" };
     for (size_t i = 0; i < ROWS(said); i++)
         CHECK(strstr(buf_str(&out), said[i]), "%s is not in:\n%s", said[i], buf_str(&out));
     buf_release(&out);
