@@ -388,6 +388,7 @@ static bool note_session(struct worker *worker, const struct session *session)
     op->persistent = session_is_persistent(session);
     op->expiry = session->expiry;
     op->left_ms = session->client ? 0 : clock_wall_ms();
+    op->sent = !session->client && session->flow ? flow_sent(session->flow) : 0;
     if (session->will) {
         note_publication(worker, op, session->will->publication);
         op->will_delay = session->will->delay;

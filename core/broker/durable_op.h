@@ -94,6 +94,7 @@ struct durable_op {
     uint32_t will_delay, will_expiry; /* DURABLE_SESSION with a will in `publication` */
     uint64_t session;                 /* its number */
     int64_t left_ms;                  /* DURABLE_SESSION: wall clock; 0: it is connected */
+    uint32_t sent; /* DURABLE_SESSION that has left: messages of QoS 1 that it had been sent */
     struct tenure *tenure;
     struct kept *kept;               /* a reference; DURABLE_LOAD: NULL */
     uint64_t after_number;           /* DURABLE_LOAD: those behind it */
@@ -139,6 +140,7 @@ struct stored_session {
     bool persistent;
     uint32_t expiry;
     int64_t left_ms;          /* 0: it was connected */
+    uint32_t sent;            /* so many of QoS 1, the oldest, it had been sent when it left */
     struct publication *will; /* a reference, the visitor's; NULL for none */
     uint32_t will_delay, will_expiry;
 };

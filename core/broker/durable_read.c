@@ -120,7 +120,7 @@ static int open_cursors(struct reading *r)
 {
     int rc = cursor_open(r, SESSIONS,
                          "SELECT number, id, persistent, expiry, left_ms, will, will_delay, "
-                         "will_expiry FROM session ORDER BY number");
+                         "will_expiry, sent FROM session ORDER BY number");
     if (rc == 0)
         rc = cursor_open(r, SUBSCRIPTIONS,
                          "SELECT session, share, filter, identifier, options FROM subscription "
@@ -213,6 +213,7 @@ static int read_session(struct reading *r, bool *readable)
         .left_ms = sqlite3_column_int64(row, 4),
         .will_delay = seconds_in(row, 6),
         .will_expiry = seconds_in(row, 7),
+        .sent = seconds_in(row, 8),
     };
     *readable = session.number > 0 && session.id && session.id_len <= CLIENT_ID_MAX &&
                 !memchr(session.id, '\0', session.id_len) && utf8_valid(session.id, session.id_len);

@@ -83,7 +83,7 @@ static int on_session(void *context, const struct stored_session *from)
     session->expiry = from->persistent ? session_expiry_allowed(r->worker, from->expiry) : 0;
     session->window = (uint16_t)broker->settings.max_inflight_messages;
     session->orphaned = from->left_ms == 0;
-    r->again = session->window;
+    r->again = session->orphaned ? session->window : from->sent;
 
     uint32_t grace = (uint32_t)(broker->settings.will_grace.ms / 1000);
     uint32_t will_in = from->will_delay, ends_in = session->expiry;
@@ -193,7 +193,7 @@ static int on_message(void *context, uint64_t number, struct stored_message *mes
         return 0;
     }
     bool queued = message->packet_id == 0, again = !queued || (message->qos == 1 && r->again > 0);
-    r->again -= queued && r->again > 0;
+    r->again -= queued && again;
     int rc = append(r->worker, session, message, again);
     if (rc == -EINVAL) {
         r->durable->unreadable++;
@@ -207,7 +207,7 @@ void durable_append(struct worker *worker, struct session *session, struct store
 {
     struct flow *flow = session->flow; /* that it was loaded for */
     bool again = flow->again > 0 && message->qos == 1;
-    flow->again = (uint16_t)(flow->again - (flow->again > 0));
+    flow->again = (uint16_t)(flow->again - again);
     if (append(worker, session, message, again) < 0)
         COUNT(worker, publish_dropped, 1);
 }
@@ -226,7 +226,7 @@ static int on_rest(void *context, uint64_t number, uint64_t after, uint64_t last
     flow->spilled = count;
     flow->spilled_bytes = bytes;
     flow->spill_after = after;
-    flow->again = (uint16_t)r->again;
+    flow->again = (uint16_t)(r->again > UINT16_MAX ? UINT16_MAX : r->again);
     r->durable->restored_messages += count;
     return 0;
 }

@@ -24,8 +24,8 @@
 
 static const char session_put[] =
     "INSERT OR REPLACE INTO session "
-    "(number, id, persistent, expiry, left_ms, will, will_delay, will_expiry) "
-    "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+    "(number, id, persistent, expiry, left_ms, will, will_delay, will_expiry, sent) "
+    "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
 static const char session_delete[] = "DELETE FROM session WHERE number = ?1";
 static const char subscription_put[] =
     "INSERT OR REPLACE INTO subscription (session, share, filter, identifier, options) "
@@ -129,6 +129,7 @@ static int apply_session(const struct durable_op *op, struct store *store)
     }
     sqlite3_bind_int64(s, 7, op->will_delay);
     sqlite3_bind_int64(s, 8, op->will_expiry);
+    sqlite3_bind_int64(s, 9, op->sent);
     return store_step(s);
 }
 

@@ -224,6 +224,16 @@ void flow_received(struct flow *flow, struct flow_item *item)
     item->publication = NULL;
 }
 
+uint32_t flow_sent(const struct flow *flow)
+{
+    uint32_t sent = flow->again;
+    for (uint32_t i = 0; i < flow->span; i++)
+        sent += place(flow, i)->state == FLIGHT_PUBLISHED_1;
+    for (uint32_t i = 0; i < flow->queued; i++)
+        sent += flow->queue[(flow->queue_at + i) & (flow->queue_places - 1)].again;
+    return sent;
+}
+
 void flow_interrupted(struct flow *flow)
 {
     flow->in_flight = 0;

@@ -135,6 +135,9 @@ void flow_land(struct flow *flow, struct flow_item *item);
 /* A client has it [PUBREC]: the message is not needed any more, only its identifier. */
 void flow_received(struct flow *flow, struct flow_item *item);
 
+/* Messages of QoS 1, the oldest, that have been sent and not acknowledged, now or before the last start. */
+uint32_t flow_sent(const struct flow *flow);
+
 /* The connection is gone: all flights have to be sent again. */
 void flow_interrupted(struct flow *flow);
 

@@ -295,7 +295,7 @@ static void add_standing(const struct book_delivery *d, struct buf *out)
 {
     const struct book_text *now = NULL; /* it may have gone from one target to others */
     for (size_t i = 0; i < d->event_count; i++)
-        if (d->events[i].moved_to.data)
+        if (d->events[i].moved_to.len > 0)
             now = &d->events[i].moved_to;
     buf_add_str(out, "  ");
     if (now)

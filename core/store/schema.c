@@ -130,6 +130,8 @@ static const char *const steps[] = {
     ");",
 
     "CREATE INDEX delivery_dead ON delivery (ended_ms) WHERE state = 1;",
+
+    "ALTER TABLE session ADD COLUMN sent INTEGER NOT NULL DEFAULT 0;",
 };
 
 #define VERSION ((int)(sizeof(steps) / sizeof(steps[0])))
