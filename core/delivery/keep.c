@@ -615,9 +615,11 @@ enum column {
     COLUMN_RECORD,
 };
 
-/* A clock that was set back, or a number that makes no sense, must not make it wait for years. */
-static void set_times(struct keeper *keeper, struct delivery *d, sqlite3_stmt *row)
+/* A clock that was set back, or a number that makes no sense, must not make it wait for longer than it ever had to. */
+static void set_times(const struct keep_load *load, struct delivery *d, sqlite3_stmt *row)
 {
+    struct keeper *keeper = load->keeper;
+    int64_t longest = load->longest_ms > 0 ? load->longest_ms : DAY_MS;
     int64_t wall = clock_wall_ms(), now = clock_mono_ms();
     int64_t age = wall - sqlite3_column_int64(row, COLUMN_CREATED);
     int64_t wait = sqlite3_column_int64(row, COLUMN_DUE) - wall;
@@ -625,7 +627,7 @@ static void set_times(struct keeper *keeper, struct delivery *d, sqlite3_stmt *r
     d->attempts = (unsigned)sqlite3_column_int64(row, COLUMN_ATTEMPTS);
     if (d->attempts > 0)
         d->due_ms =
-            now + (wait > 0 && wait < DAY_MS ? wait : (int64_t)random_upto(keeper, SPREAD_MS));
+            now + (wait > 0 && wait <= longest ? wait : (int64_t)random_upto(keeper, SPREAD_MS));
 }
 
 /* Makes the delivery of a row. Returns 0, or what record_read() does. */
@@ -645,7 +647,7 @@ static int make(struct keep_load *load, sqlite3_stmt *row, uint64_t number, stru
     atomic_init(&kept->state, KEPT_WRITTEN);
     kept->inserted = true;
     kept->was_tried = load->revived || sqlite3_column_int64(row, COLUMN_ATTEMPTS) > 0;
-    set_times(load->keeper, *out, row);
+    set_times(load, *out, row);
     return 0;
 }
 

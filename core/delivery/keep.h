@@ -110,6 +110,7 @@ struct keep_load {
     bool revived; /* in place of those that wait, those that a person wants tried again */
     size_t most;
     struct target *for_target;
+    int64_t longest_ms; /* that one may still have to wait; 0: a day */
     const char *const *links;
     void (*loaded)(struct keep_load *load);
 

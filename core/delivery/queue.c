@@ -224,6 +224,11 @@ size_t queue_room(const struct queue_target *target)
     return target->places < most ? most - target->places : 0;
 }
 
+int64_t queue_longest_wait(const struct queue_target *target)
+{
+    return target->rules.retry_max_ms;
+}
+
 static void link_held(struct queue_target *t, struct delivery *d)
 {
     d->held_prev = t->held_last;

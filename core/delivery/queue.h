@@ -67,6 +67,9 @@ bool queue_has_urgent_place(const struct queue_target *target, size_t size);
 bool queue_is_low(const struct queue_target *target);
 size_t queue_room(const struct queue_target *target);
 
+/* The longest that a delivery has to wait for its next attempt, ms; unless its service says later. */
+int64_t queue_longest_wait(const struct queue_target *target);
+
 enum queue_place {
     QUEUE_PLACED,  /* it has a place */
     QUEUE_HELD,    /* the bound is reached: it is in the queue and holds its message */

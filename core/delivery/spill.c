@@ -286,6 +286,7 @@ static struct loading *loading_new(struct service_target *t)
         .range = { names, names + service_len, t->spill_after, t->spill_last },
         .most = room < LOAD_MOST ? room : LOAD_MOST,
         .for_target = &t->target,
+        .longest_ms = queue_longest_wait(t->queue),
         .links = t->service->host->links,
         .loaded = loaded,
     };

@@ -15,6 +15,7 @@ import time
 
 import pytest
 from conftest import TIMEOUT, until
+from preloaded import preloaded
 
 WIRE = pathlib.Path(__file__).resolve().parents[1] / "wire"
 sys.path.insert(0, str(WIRE))
@@ -294,8 +295,7 @@ class Durable:
         self.mood_file = folder / "mood"
         self.mood("well")
         self.database = folder / "state" / "tocsin.db"
-        self.env = {"LD_PRELOAD": str(build / "tests/preload/disk.so"), "DISK_PATH": str(self.database),
-                    "DISK_MOOD": str(self.mood_file)}
+        self.env = preloaded(build, "disk", DISK_PATH=str(self.database), DISK_MOOD=str(self.mood_file))
         self.made, self.all = 0, []
 
     @property

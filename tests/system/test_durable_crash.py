@@ -10,6 +10,7 @@ import threading
 
 import pytest
 from durable import SANITIZED, Ended, Wire, payloads, twice, until
+from preloaded import preloaded
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent / "crash"))
 from account import read_lines  # noqa: E402
@@ -210,7 +211,7 @@ def test_a_message_for_a_route_waits_for_the_subscriber_in_disk_trouble(tmp_path
     d = Daemon(tmp_path, broker='durability = "commit";')
     mood = tmp_path / "disk"
     mood.write_text("well")
-    d.start({"LD_PRELOAD": str(build / "tests/preload/disk.so"), "DISK_PATH": str(d.database), "DISK_MOOD": str(mood)})
+    d.start(preloaded(build, "disk", DISK_PATH=str(d.database), DISK_MOOD=str(mood)))
     try:
         Wire(d.port, "away").subscribe("in/1").leave()
         p = Wire(d.port, "p", clean=1, expiry=0)

@@ -8,6 +8,7 @@ import subprocess
 
 import pytest
 from conftest import TIMEOUT, until
+from preloaded import preloaded
 from router import ALL, Included, Router, config, file_service, links
 
 
@@ -172,8 +173,7 @@ def test_a_full_disk_is_critical_until_there_is_room(router, source, client, bui
     broker = source()
     mood = tmp_path / "disk"
     mood.write_text("works")
-    env = {"LD_PRELOAD": str(build / "tests/preload/disk.so"), "DISK_PATH": str(tmp_path / "db"),
-           "DISK_MOOD": str(mood)}
+    env = preloaded(build, "disk", DISK_PATH=str(tmp_path / "db"), DISK_MOOD=str(mood))
     router.start(FAST + f'store = {{ path = "{tmp_path}/db"; }};\n' +
                  config(router, broker, '{ topic = "in/#"; targets = "bad:x"; }', BROKEN.replace("max_attempts = 1",
                                                                                                'initial = "1m"')),

@@ -16,6 +16,7 @@ sys.path.insert(0, str(ROOT / "tests/system/crash"))
 import power  # noqa: E402
 import sessions  # noqa: E402
 from account import read_lines  # noqa: E402
+from preloaded import preloaded  # noqa: E402
 from publisher import Publisher  # noqa: E402
 from run import Daemon, harass, until  # noqa: E402
 
@@ -48,8 +49,7 @@ def test_sessions_and_what_they_are_owed_survive_kill_9(tmp_path, workers):
 
 def disk(daemon, build, trace=False):
     """What daemon.start() needs for a disk that can fail and, with `trace`, remembers. Its mood is a file `disk`."""
-    env = {"LD_PRELOAD": str(build / "tests/preload/disk.so"), "DISK_PATH": str(daemon.database),
-           "DISK_MOOD": str(daemon.folder / "disk")}
+    env = preloaded(build, "disk", DISK_PATH=str(daemon.database), DISK_MOOD=str(daemon.folder / "disk"))
     return {**env, "DISK_TRACE": str(daemon.folder / "trace")} if trace else env
 
 

@@ -28,6 +28,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 from account import Account, read_lines  # noqa: E402
 from ports import free_port  # noqa: E402
+from preloaded import preloaded  # noqa: E402
 from publisher import Publisher  # noqa: E402
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
@@ -196,7 +197,7 @@ def live(daemon, rng, fault, clock=False, broker=None):
     """A life, from the start to a violent end. With `broker`, that ends too, and comes back."""
     env = {}
     if clock:
-        env = {"LD_PRELOAD": str(daemon.build / "tests/preload/clock.so"), "CLOCK_STEP": str(daemon.folder / "clock")}
+        env = preloaded(daemon.build, "clock", CLOCK_STEP=str(daemon.folder / "clock"))
     if fault:
         env["TOCSIN_FAULT"] = f"{rng.choice(['before-commit', 'after-commit'])}:{rng.randint(1, 40)}"
     daemon.start(env, wait=rng.random() < 0.9)
@@ -204,7 +205,8 @@ def live(daemon, rng, fault, clock=False, broker=None):
     while time.monotonic() < end and daemon.process.poll() is None:
         daemon.set_mood(rng.choice(MOODS))
         if clock:
-            (daemon.folder / "clock").write_text(str(rng.choice([0, -3600, 3600, -100 * 86400, 100 * 86400])))
+            # Not so far apart that dead letters are over age.
+            (daemon.folder / "clock").write_text(str(rng.choice([0, -3600, 3600, -80 * 86400, 80 * 86400])))
         if broker and rng.random() < 0.2:
             broker.restart()
         time.sleep(rng.random() * 0.1)
