@@ -81,7 +81,7 @@ class Daemon:
             services = {{
               file = {{ plugin = "file"; targets = {{ out = {{ path = "{folder}/out"; newline = "always"; }}; }}; }};
               moody = {{ plugin = "moody"; deadline = "1s"; queue = {{ max_messages = {places}; }};
-                retry = {{ initial = "20ms"; max = "200ms"; }};
+                retry = {{ initial = "20ms"; max = "200ms"; max_age = "360d"; }};
                 targets = {{ t = {{ path = "{folder}/moody"; mood = "{self.mood}"; }}; }}; }};
               {services}
             }};
