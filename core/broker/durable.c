@@ -109,11 +109,12 @@ static struct durable_op *note(struct worker *worker, enum durable_kind kind, ui
     if (!batch && !(batch = batch_begin(worker)))
         return NULL;
     if (batch->count == batch->places) {
-        struct durable_op *more = realloc(batch->ops, batch->places * 2 * sizeof(*more));
+        size_t places = batch->places * 2 + BATCH_FIRST;
+        struct durable_op *more = realloc(batch->ops, places * sizeof(*more));
         if (!more)
             return NULL;
         batch->ops = more;
-        batch->places *= 2;
+        batch->places = places;
     }
     struct durable_op *op = &batch->ops[batch->count++];
     *op = (struct durable_op){ .kind = (uint8_t)kind, .session = session };
