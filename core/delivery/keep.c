@@ -433,7 +433,7 @@ static int trim(struct store_task *task, struct store *store)
 {
     struct keeper *keeper = CONTAINER_OF(task, struct keeper, trim);
     struct dead_total left = { atomic_load(&keeper->dead), atomic_load(&keeper->dead_bytes) };
-    sqlite3_int64 numbers[TRIM_AT_ONCE];
+    sqlite3_int64 numbers[TRIM_AT_ONCE] = { 0 };
     keeper->trim_saw = left.count;
     const int64_t now_ms = clock_wall_ms();
     keeper->trimmed = (struct dead_total){ 0 };

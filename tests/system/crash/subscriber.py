@@ -24,7 +24,8 @@ def read_packet(data):
 
 class Subscriber(threading.Thread):
     """Subscribes `filter`; `got` has (topic, payload, qos, dup, retain, time) in order of arrival, those of QoS 2 when they are
-    new by the rules of MQTT. `stay` says how long a connection lasts and `away` how long there is none after it: (least, most) seconds, or
+    new by the rules of MQTT; the time is that of the connection's begin, which says which process has sent it: what is read may
+    have been sent by one that has been killed since. `stay` says how long a connection lasts and `away` how long there is none after it: (least, most) seconds, or
     None for a connection as long as it holds. finish() lets it stay."""
 
     def __init__(self, name, port, qos, filter="in/#", stay=None, away=(0, 0), seed=0):
@@ -44,6 +45,7 @@ class Subscriber(threading.Thread):
         self.staying.set()
 
     def connect(self):
+        self.since = time.monotonic()
         s = socket.create_connection(("127.0.0.1", self.port), timeout=2)
         s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         s.sendall(packet(0x10, text(b"MQTT") + b"\x04\x00\x00\x00" + text(b"sub-" + self.name.encode())))
@@ -69,7 +71,7 @@ class Subscriber(threading.Thread):
         topic, rest = body[2:2 + topic_len].decode(), body[2 + topic_len:]
         mid, payload = rest[:2] if qos else b"", rest[2:] if qos else rest
         if qos < 2 or mid not in self.ids:
-            self.got.append((topic, payload, qos, dup, retain, time.monotonic()))
+            self.got.append((topic, payload, qos, dup, retain, self.since))
         if qos == 2:
             self.ids.add(mid)
         return b"" if qos == 0 else packet(0x40 if qos == 1 else 0x50, mid)
