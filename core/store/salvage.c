@@ -419,7 +419,7 @@ int salvage(const char *path, sqlite3 *out, bool (*wanted)(void *context, const 
     *s = (struct salvager){ .out = out, .added = added, .context = context };
     buf_init(&s->row, ROW_MOST);
     s->fd = open(path, O_RDONLY | O_CLOEXEC);
-    struct stat file;
+    struct stat file = { 0 };
     int rc = s->fd < 0 || fstat(s->fd, &file) < 0 ? -errno : 0;
     if (rc == 0) {
         s->pages = file.st_size / PAGE;
