@@ -47,6 +47,24 @@ def test_sessions_and_what_they_are_owed_survive_kill_9(tmp_path, workers):
     account.check()
 
 
+@pytest.mark.parametrize("sent, lives, explained", [
+    (1, "00", False), (2, "00", True), (1, "0D", True), (1, "01", True), (1, "0D1D", True), (1, "011", False),
+    # Two that are the same message to who reads it, each of them delivered again after a kill.
+    (2, "00D1D", True), (2, "001D1", True), (2, "00111", False), (1, "0??", True), (1, "0????", True)])
+def test_what_comes_again_is_explained_life_by_life(sent, lives, explained):
+    """`lives`: in which each copy came, D for one with DUP in the life before it, ? if the connection began about a kill."""
+    publisher, subscriber = Publisher("p", 0, 1), sessions.Subscriber("s", 0, 1)
+    publisher.number, publisher.sent[1], publisher.first[1], subscriber.subscribed_at = 1, sent, 0, 0
+    life = 0
+    for i, c in enumerate(lives):
+        life = int(c) if c.isdigit() else life
+        since = (9.9, 10.1 + i / 100) if c == "?" else (1 + 10 * life,) * 2
+        subscriber.got.append(("in/p", b"p 1", 1, c == "D", False, since))
+    account = sessions.Account([10])
+    account.add(subscriber, [publisher])
+    assert not account.doubled == explained, account.doubled
+
+
 def disk(daemon, build, trace=False):
     """What daemon.start() needs for a disk that can fail and, with `trace`, remembers. Its mood is a file `disk`."""
     env = preloaded(build, "disk", DISK_PATH=str(daemon.database), DISK_MOOD=str(daemon.folder / "disk"))
