@@ -29,33 +29,38 @@ bool book_file_in_use(const char *path)
     return in_use;
 }
 
-/* Reads from the configuration where the store is, and what the ledger keeps. */
-static int find(struct book_file *file, const struct cli_command *command, const char *config)
+char *book_file_find(const struct cli_command *command, const char *config, const char *without,
+                     struct ledger_config *ledger)
 {
+    const char *name = config ? config : setup_default_path();
     struct conf_errors errors = CONF_ERRORS_INIT;
     struct conf *conf = NULL;
-    int rc = conf_load(config, &conf, &errors);
+    char *path = NULL;
+    int rc = conf_load(name, &conf, &errors);
     if (rc == 0)
-        rc = store_place(conf, &file->path, &errors);
-    if (rc == 0)
-        rc = ledger_config_read(conf, &file->ledger, &errors);
+        rc = store_place(conf, &path, &errors);
+    if (rc == 0 && ledger)
+        rc = ledger_config_read(conf, ledger, &errors);
     if (errors.count > 0)
         fputs(buf_str(&errors.text), stderr);
+    else if (rc < 0)
+        fprintf(stderr, "tocsin %s: %s: %s\n", command->name, name, strerror(-rc));
     conf_errors_release(&errors);
     conf_unref(conf);
-    if (rc == 0 && (!file->path || strcmp(file->path, STORE_MEMORY) == 0)) {
-        fprintf(stderr,
-                "tocsin %s: %s: it names no store, so there is no ledger: write store = { };\n",
-                command->name, config);
-        rc = -ENOENT;
-    }
-    return rc;
+    if (rc == 0 && path && strcmp(path, STORE_MEMORY) != 0)
+        return path;
+    if (rc == 0)
+        fprintf(stderr, "tocsin %s: %s: it names no store, so %s: write store = { };\n",
+                command->name, name, without);
+    free(path);
+    return NULL;
 }
 
 int book_file_open(struct book_file *file, const struct cli_command *command, const char *config)
 {
     *file = (struct book_file){ 0 };
-    int rc = find(file, command, config ? config : setup_default_path());
+    file->path = book_file_find(command, config, "there is no ledger", &file->ledger);
+    int rc = file->path ? 0 : -ENOENT;
     if (rc == 0 && access(file->path, F_OK) < 0) {
         rc = -errno;
         fprintf(stderr, "tocsin %s: %s: %s; the daemon makes it when it runs\n", command->name,

@@ -19,6 +19,14 @@ struct book_file {
     bool in_use; /* a daemon has it */
 };
 
+/*
+ * Where the store is, by the configuration (NULL: the default one), to be freed by the caller; `ledger` is set to what its
+ * group says, unless it is NULL. NULL, after having said on standard error what is wrong: a mistake in the
+ * configuration, no memory, or no store; then "so `without`" is said, such as "there is no ledger".
+ */
+char *book_file_find(const struct cli_command *command, const char *config, const char *without,
+                     struct ledger_config *ledger);
+
 /* Finds the store by the configuration (NULL: the default one) and opens it. Returns 0, or a negative errno value
  * after having said on standard error what is wrong; then there is nothing to release. */
 int book_file_open(struct book_file *file, const struct cli_command *command, const char *config);

@@ -8,24 +8,19 @@
 #include "base/buf.h"
 #include "base/clock.h"
 #include "base/units.h"
+#include "cli/book_file.h"
 #include "cli/cli.h"
 #include "cli/queue_to.h"
-#include "config/conf.h"
-#include "daemon/setup.h"
 #include "delivery/record.h"
 #include "mqtt/topic.h"
-#include "store/place.h"
-#include "store/store.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <jansson.h>
 #include <sqlite3.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -421,20 +416,6 @@ static int64_t retry_all(sqlite3 *db, const struct cli_args *args, struct filter
     return count;
 }
 
-/* Whether a daemon has the store: its file `PATH-lock` is locked then. */
-static bool is_in_use(const char *path)
-{
-    struct buf name = BUF_INIT(65536);
-    buf_addf(&name, "%s-lock", path);
-    int fd = open(buf_str(&name), O_RDWR | O_CLOEXEC);
-    buf_release(&name);
-    if (fd < 0)
-        return false;
-    bool in_use = flock(fd, LOCK_EX | LOCK_NB) < 0;
-    close(fd);
-    return in_use;
-}
-
 /* ---- The command ---- */
 
 static const char *read_filter(const struct cli_args *args, struct filter *f)
@@ -508,7 +489,7 @@ static int carry_out(sqlite3 *db, const char *path, const struct cli_args *args,
         return finish(db, path, filter, retry_all(db, args, filter, dry_run, as_json),
                       dry_run ? "would be tried again" : "will be tried again", as_json);
     if (strcmp(verb, "drop") == 0) {
-        if (filter->waiting && !dry_run && is_in_use(path))
+        if (filter->waiting && !dry_run && book_file_in_use(path))
             return fail("%s: what waits cannot be dropped while %s runs with it: end that first",
                         path, "tocsin");
         filter->dead = !filter->waiting;
@@ -520,37 +501,14 @@ static int carry_out(sqlite3 *db, const char *path, const struct cli_args *args,
     return cli_misused(&cli_queue, "%s is not list, show, retry or drop", verb);
 }
 
-/* Where the store is, by the configuration; to be freed. */
-static char *find_store(const struct cli_args *args)
-{
-    const char *file = cli_value(&cli_queue, args, "config");
-    struct conf_errors errors = CONF_ERRORS_INIT;
-    struct conf *conf = NULL;
-    char *path = NULL;
-    if (!file)
-        file = setup_default_path();
-    int rc = conf_load(file, &conf, &errors);
-    if (rc == 0)
-        rc = store_place(conf, &path, &errors);
-    if (errors.count > 0)
-        fputs(buf_str(&errors.text), stderr);
-    conf_errors_release(&errors);
-    conf_unref(conf);
-    if (rc == 0 && (!path || strcmp(path, STORE_MEMORY) == 0)) {
-        fail("%s: it names no store, so nothing is kept on disk: write store = { };%s", file, "");
-        free(path);
-        path = NULL;
-    }
-    return path;
-}
-
 static int run(const struct cli_args *args)
 {
     struct filter filter;
     const char *fault = read_filter(args, &filter);
     if (fault)
         return cli_misused(&cli_queue, "%s", fault);
-    char *path = find_store(args);
+    char *path = book_file_find(&cli_queue, cli_value(&cli_queue, args, "config"),
+                                "nothing is kept on disk", NULL);
     if (!path)
         return CLI_FAILED;
     int status = CLI_FAILED;

@@ -2,13 +2,10 @@
 
 /* tocsin store: whether the store's file is whole, and what to do if it is not. */
 
-#include "store/store.h"
 #include "base/buf.h"
+#include "cli/book_file.h"
 #include "cli/cli.h"
-#include "config/conf.h"
-#include "daemon/setup.h"
 #include "store/file.h"
-#include "store/place.h"
 #include "store/rescue.h"
 
 #include <errno.h>
@@ -159,30 +156,6 @@ static int rescue(const char *path, const char *to)
 
 /* ---- The command ---- */
 
-/* Where the store is, by the configuration; to be freed. */
-static char *find_store(const struct cli_args *args)
-{
-    const char *file = cli_value(&cli_store, args, "config");
-    struct conf_errors errors = CONF_ERRORS_INIT;
-    struct conf *conf = NULL;
-    char *path = NULL;
-    if (!file)
-        file = setup_default_path();
-    int rc = conf_load(file, &conf, &errors);
-    if (rc == 0)
-        rc = store_place(conf, &path, &errors);
-    if (errors.count > 0)
-        fputs(buf_str(&errors.text), stderr);
-    conf_errors_release(&errors);
-    conf_unref(conf);
-    if (rc == 0 && (!path || strcmp(path, STORE_MEMORY) == 0)) {
-        fail("%s names no store%s", file, "");
-        free(path);
-        path = NULL;
-    }
-    return path;
-}
-
 static int run(const struct cli_args *args)
 {
     const char *verb = args->rest[0], *to = cli_value(&cli_store, args, "to");
@@ -191,7 +164,10 @@ static int run(const struct cli_args *args)
         return cli_misused(&cli_store, "%s is not check or rescue", verb);
     if (checks && to)
         return cli_misused(&cli_store, "--to belongs to rescue");
-    char *path = args->rest_count > 1 ? strdup(args->rest[1]) : find_store(args);
+    char *path = args->rest_count > 1
+                     ? strdup(args->rest[1])
+                     : book_file_find(&cli_store, cli_value(&cli_store, args, "config"),
+                                      "there is no file", NULL);
     if (!path)
         return CLI_FAILED;
     int status = access(path, F_OK) < 0 ? fail("%s: %s", path, strerror(errno))
