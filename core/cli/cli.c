@@ -154,6 +154,13 @@ void cli_add_overview(struct buf *out)
 
 /* ---- Parsing ---- */
 
+static int argument_kind(const struct cli_option *option)
+{
+    if (!option->argument)
+        return no_argument;
+    return option->argument[0] == '[' ? optional_argument : required_argument;
+}
+
 /* Builds getopt's tables from ours. */
 static void build_tables(const struct cli_command *command, struct option *longs, char *shorts)
 {
@@ -165,12 +172,12 @@ static void build_tables(const struct cli_command *command, struct option *longs
         const struct cli_option *o = &command->options[n];
         longs[n] = (struct option){
             .name = o->name,
-            .has_arg = o->argument ? required_argument : no_argument,
+            .has_arg = argument_kind(o),
             .val = FIRST_OPTION + (int)n,
         };
         if (o->letter)
             *shorts++ = o->letter;
-        if (o->letter && o->argument)
+        for (int colons = o->letter ? argument_kind(o) : 0; colons > 0; colons--)
             *shorts++ = ':';
     }
     longs[n++] = (struct option){ .name = "help", .has_arg = no_argument, .val = HELP_OPTION };
@@ -185,6 +192,10 @@ static void take_option(const struct cli_command *command, size_t i, char **argv
                         struct cli_args *args)
 {
     struct cli_given *given = &args->given[args->given_count++];
+    /* For getopt an optional value is part of the same word; for a person it may be the next one. */
+    if (!optarg && argument_kind(&command->options[i]) == optional_argument && argv[optind] &&
+        argv[optind][0] != '-')
+        optarg = argv[optind++];
     *given = (struct cli_given){
         .option = &command->options[i],
         .value = optarg,
@@ -200,7 +211,7 @@ static int parse_and_run(const struct cli_command *command, int argc, char **arg
                          struct cli_args *args)
 {
     struct option longs[CLI_MAX_OPTIONS + 2];
-    char shorts[2 * CLI_MAX_OPTIONS + 4];
+    char shorts[3 * CLI_MAX_OPTIONS + 4];
     build_tables(command, longs, shorts);
     opterr = 0;
     int letter;

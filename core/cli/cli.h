@@ -24,7 +24,7 @@ enum {
 struct cli_option {
     const char *name;     /* "config" for --config */
     char letter;          /* 'c' for -c; 0 for none; 'h' takes -h from --help */
-    const char *argument; /* "FILE"; NULL for a flag */
+    const char *argument; /* "FILE"; "[N]": may be left out, and is "" then; NULL for a flag */
     const char *help;
 };
 

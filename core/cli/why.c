@@ -11,6 +11,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <sqlite3.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,41 +23,46 @@
 static const struct cli_option options[] = {
     { "config", 'c', "FILE", "Configuration; ./tocsin.conf or the installed one if left out." },
     { "topic", 't', "FILTER", "The last message whose topic matches this MQTT filter." },
-    { "last", 'n', "N", "The last N messages, of those that match; 1 if left out." },
+    { "last", 'n', "[N]", "The last N messages, of those that match; 1 if left out." },
+    { "queue", 'q', "NUMBER",
+      "The message of the delivery or dead letter that `tocsin queue list` gives this number." },
     { "json", 0, NULL, "Print JSON: an object on each line." },
     { .name = NULL },
 };
 
-/* Reads how many; returns false if that is no number. */
-static bool read_count(const char *text, size_t *out)
+/* Reads a number from 1 to `most`; returns false if it is none. */
+static bool read_number(const char *text, uint64_t most, uint64_t *out)
 {
     char *end;
     errno = 0;
-    unsigned long value = text ? strtoul(text, &end, 10) : *out;
-    if (text &&
-        (errno || *end || text[0] < '0' || text[0] > '9' || value == 0 || value > LAST_MOST))
-        return false;
-    *out = value;
-    return true;
+    *out = strtoull(text, &end, 10);
+    return !errno && !*end && text[0] >= '0' && text[0] <= '9' && *out > 0 && *out <= most;
 }
 
-static const char *read_filter(const struct cli_args *args, struct book_filter *f)
+static const char *read_filter(const struct cli_args *args, struct book_filter *f, uint64_t *queued)
 {
     const char *id = args->rest_count > 0 ? args->rest[0] : NULL;
+    const char *last = cli_value(&cli_why, args, "last");
+    const char *queue = cli_value(&cli_why, args, "queue");
+    uint64_t count = 1;
+    *queued = 0;
     *f = (struct book_filter){ .topic = cli_value(&cli_why, args, "topic"), .last = 1 };
-    if (!read_count(cli_value(&cli_why, args, "last"), &f->last))
+    if (last && last[0] && !read_number(last, LAST_MOST, &count))
         return "--last is a number from 1 to 100000";
+    f->last = count;
     if (f->topic && topic_filter_fault(f->topic, strlen(f->topic)))
         return "--topic is no topic filter";
+    if ((id || queue) && (f->topic || last || (id && queue)))
+        return "an ID or --queue names one message; leave out the other, --topic and --last";
+    if (queue && !read_number(queue, INT64_MAX, queued))
+        return "--queue is a number, as `tocsin queue list` prints them";
     if (!id)
         return NULL;
-    if (f->topic || cli_value(&cli_why, args, "last"))
-        return "an ID names one message; leave out --topic and --last";
     if (id[0] == '\0')
         return "the ID is empty";
     if (id[strspn(id, "0123456789")] != '\0')
         f->delivery = id;
-    else if ((f->number = strtoull(id, NULL, 10)) == 0 || f->number > INT64_MAX)
+    else if (!read_number(id, INT64_MAX, &f->number))
         return "there is no message of that number";
     return NULL;
 }
@@ -85,6 +91,11 @@ static void add_reasons(const struct book_file *file, const struct book *book,
         buf_add_str(
             out, "- The configuration says ledger.keep = \"deliveries\": what led to none is not "
                  "noted, unless its route says ledger = \"all\".\n");
+    if (f->number > 0)
+        buf_addf(out,
+                 "- %" PRIu64 " is a number of `tocsin queue list`: `tocsin why --queue %" PRIu64
+                 "` tells of that.\n",
+                 f->number, f->number);
     if (!config->unmatched && !f->delivery)
         buf_addf(
             out,
@@ -162,22 +173,51 @@ static int tell(const struct book_file *file, const struct book *book,
     return good ? CLI_OK : CLI_FAILED;
 }
 
+/* Says that a number of the queue is not known. */
+static int tell_no_number(const struct book_file *file, uint64_t queued, int rc)
+{
+    if (rc == -ENOENT)
+        fprintf(stderr,
+                "tocsin why: neither the queue nor the ledger knows a delivery %" PRIu64
+                ". `tocsin queue list` prints the numbers that there are; what was sent or "
+                "dropped is in `tocsin ledger`, unless it is older than what is kept.\n",
+                queued);
+    else
+        fprintf(stderr, "tocsin why: %s: %s\n", file->path,
+                rc == -EIO ? sqlite3_errmsg(file->db) : strerror(-rc));
+    return CLI_FAILED;
+}
+
+static int look_up(const struct book_file *file, const struct book_filter *filter, bool as_json)
+{
+    struct book book;
+    int status = CLI_FAILED, rc = book_read(file->db, filter, file->in_use, &book);
+    if (rc == 0)
+        status = tell(file, &book, filter, as_json);
+    else
+        fprintf(stderr, "tocsin why: %s: %s\n", file->path,
+                rc == -EIO ? book.error : strerror(-rc));
+    book_release(&book);
+    return status;
+}
+
 static int run(const struct cli_args *args)
 {
     struct book_filter filter;
-    const char *fault = read_filter(args, &filter);
+    uint64_t queued;
+    const char *fault = read_filter(args, &filter, &queued);
     if (fault)
         return cli_misused(&cli_why, "%s", fault);
     struct book_file file;
     if (book_file_open(&file, &cli_why, cli_value(&cli_why, args, "config")) < 0)
         return CLI_FAILED;
-    struct book book;
-    int status = CLI_FAILED, rc = book_read(file.db, &filter, file.in_use, &book);
-    if (rc == 0)
-        status = tell(&file, &book, &filter, cli_value(&cli_why, args, "json") != NULL);
-    else
-        fprintf(stderr, "tocsin why: %s: %s\n", file.path, rc == -EIO ? book.error : strerror(-rc));
-    book_release(&book);
+    struct buf id = BUF_INIT(65536);
+    int rc = queued > 0 ? book_find_queued(file.db, queued, &id) : 0;
+    if (queued > 0)
+        filter.delivery = buf_str(&id);
+    int status = rc < 0 ? tell_no_number(&file, queued, rc)
+                        : look_up(&file, &filter, cli_value(&cli_why, args, "json") != NULL);
+    buf_release(&id);
     book_file_close(&file);
     return status;
 }
@@ -186,21 +226,23 @@ const struct cli_command cli_why = {
     .name = "why",
     .summary = "tell what became of a message, and why",
     .arguments = "[ID]",
-    .description = "Reads the ledger in the file that `store` names, also while the daemon runs, "
-                   "and tells in sentences: "
-                   "which\n"
-                   "message, when, from where; what each route decided, and why; each delivery "
-                   "with its attempts and their "
-                   "results;\n"
-                   "where it stands now, and what to do about it.\n"
-                   "\n"
-                   "ID is the id of a delivery, as the log has it, or the number of a message, as "
-                   "`tocsin ledger` prints it. "
-                   "Without\n"
-                   "one, and without --topic, it is the last message. What is kept, and how long, "
-                   "the group `ledger` says "
-                   "(`tocsin\n"
-                   "help ledger`), and each route's option of that name.",
+    .description =
+        "Reads the ledger in the file that `store` names, also while the daemon runs, "
+        "and tells in sentences: "
+        "which\n"
+        "message, when, from where; what each route decided, and why; each delivery "
+        "with its attempts and their "
+        "results;\n"
+        "where it stands now, and what to do about it.\n"
+        "\n"
+        "ID is the id of a delivery, as the log has it, or the number of a message, as "
+        "`tocsin ledger` prints it;\n"
+        "--queue takes a number of `tocsin queue list`. Without one, and without --topic, "
+        "it is the last message.\n"
+        "What is kept, and how long, "
+        "the group `ledger` says "
+        "(`tocsin\n"
+        "help ledger`), and each route's option of that name.",
     .example = "tocsin why --topic 'clients/+/10.0.0.7/#'",
     .exit_status = "0 if there was something to tell, 1 if not, 2 for a call that makes no sense.",
     .options = options,

@@ -104,6 +104,10 @@ struct book {
 int book_read(struct sqlite3 *db, const struct book_filter *filter, bool runs, struct book *book);
 void book_release(struct book *book);
 
+/* Finds the id of the delivery that has, or had, this number on disk: by what is there, or else by the ledger, in which it is
+ * the last one of that number. Adds it to `id`. Returns 0, -ENOENT, -EIO or -ENOMEM. */
+int book_find_queued(struct sqlite3 *db, uint64_t number, struct buf *id);
+
 /* Internal: looks up where the deliveries stand. */
 int book_settle(struct sqlite3 *db, struct book *book, bool runs);
 

@@ -115,6 +115,45 @@ def test_the_id_in_the_log_leads_to_the_message(router, broker, client):
     assert "topic in/b" in tocsin(router, "why")
 
 
+def test_a_number_of_the_queue_leads_to_the_message(router, broker, client):
+    """As long as it is there, and afterwards."""
+    start(router, broker, routes=ROUTES + ', { name = "cmd"; topic = "run/#"; targets = "run"; }')
+    c = client(broker.port)
+    for i in range(3):
+        c.publish(f"run/{i}", b"1", 1)
+    c.publish("down/a", b"1", 1)
+    awaited(router, "run/+", "dead", 3)
+    listed = [json.loads(line) for line in tocsin(router, "queue", "list", "--json").splitlines()]
+    assert {e["topic"] for e in listed} == {"run/0", "run/1", "run/2", "down/a"}
+    for e in listed:
+        found = json.loads(tocsin(router, "why", "--queue", str(e["number"]), "--json"))
+        assert (found["topic"], found["deliveries"][0]["number"]) == (e["topic"], e["number"])
+        assert f"`tocsin why --queue {e['number']}`" in tocsin(router, "why", str(e["number"] + 1000), status=1).replace(
+            str(e["number"] + 1000), str(e["number"]))
+    dropped = next(e["number"] for e in listed if e["topic"] == "run/1")
+    tocsin(router, "queue", "drop", str(dropped))
+    assert "topic run/1" in tocsin(router, "why", "-q", str(dropped))
+    assert "neither the queue nor the ledger knows a delivery 4711" in tocsin(router, "why", "--queue", "4711", status=1)
+    for wrong in (["--queue", "0"], ["--queue", "x"], ["--queue", "1", "2"], ["--queue", "1", "--last"], ["--queue"]):
+        tocsin(router, "why", *wrong, status=2)
+
+
+def test_last_without_a_number_is_one(router, broker, client):
+    start(router, broker)
+    c = client(broker.port)
+    for i in range(3):
+        c.publish(f"in/{i}", b"1", 1)
+    awaited(router, "in/+", count=3)
+    def told(*args):
+        return re.findall(r"^Message .* topic (\S+),", tocsin(router, "why", *args), re.MULTILINE)
+    for args in (["--last"], ["-n"], ["--last", "1"], []):
+        assert told(*args) == ["in/2"]
+    assert told("--last", "--topic", "in/1") == ["in/1"]
+    for args in (["--last", "2"], ["--last=2"], ["-n", "2"], ["-n2"]):
+        assert told(*args) == ["in/1", "in/2"]
+    tocsin(router, "why", "--last", "-2", status=2)
+
+
 def test_what_is_not_found_is_explained(router, broker, client):
     start(router, broker)
     text = tocsin(router, "why", "--topic", "else/a", status=1)
