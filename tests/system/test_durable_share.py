@@ -5,6 +5,8 @@ a later connection while an earlier one's promise waits for the disk."""
 import pytest
 from durable import payloads, twice
 
+ALL = {"max_queued_messages": 1000000, "max_queued_bytes": "0"}
+
 
 @twice
 @pytest.mark.parametrize("workers", [1, 3])
@@ -38,6 +40,70 @@ def test_what_waits_for_members_does_not_come_twice_after_the_end(durable, how, 
     for wire in [d.wire(name) for name in names]:
         got += payloads(d.drain(wire))
     assert sorted(got, key=int) == [b"%d" % i for i in range(40)]
+
+
+def end_of(d, client, end):
+    """Ends a session that is away."""
+    if end == "clean":
+        assert not d.wire(client, clean=1, expiry=0).present
+    else:
+        d.wire(client, receive_maximum=1).leave(props=[("session-expiry-interval", 0)])
+
+
+@twice
+@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("end", ["clean", "leave"])
+@pytest.mark.parametrize("restarts", [0, 1, 2])
+def test_the_group_gets_all_that_waits_for_one_whose_session_ends(durable, how, workers, end, restarts):
+    """Also what a longer queue would have on disk only."""
+    d = durable(how=how, workers=workers, **ALL)
+    d.wire("a", receive_maximum=1).subscribe("$share/g/t", "own").leave()
+    p = d.wire("p", clean=1)
+    p.publish_all((("t", "own")[i % 2], b"%d" % i, 1 + i % 3 % 2) for i in range(400))
+    if restarts > 0:
+        d.restart()
+    b = d.wire("b").subscribe("$share/g/t")
+    end_of(d, "a", end)
+    if restarts > 1:
+        d.committed(workers)
+        d.restart()
+        b = d.wire("b")
+        assert b.present
+    got = payloads(d.drain(b))
+    assert sorted(set(got), key=int) == [b"%d" % i for i in range(0, 400, 2)]
+    a = d.wire("a")
+    assert not a.present
+    a.nothing()
+
+
+@twice
+def test_the_group_gets_all_that_waits_for_one_who_reads_slowly(durable, how):
+    """A queue of more than a thousand, of one that is there; and what is its own stays, in order."""
+    d = durable(how=how, **ALL)
+    a = d.wire("a", receive_maximum=1).subscribe("$share/g/t", "own")
+    p = d.wire("p", clean=1)
+    p.publish_all((("t", "own")[i % 2], b"%d" % i, 1) for i in range(5000))
+    a.send("UNSUBSCRIBE", pid=9, filters=[{"filter": b"$share/g/t"}])
+    d.committed()  # nobody is there to take them
+    d.restart()
+    b = d.wire("b").subscribe("$share/g/t")
+    a = d.wire("a")
+    got = payloads(d.drain(a))
+    assert [i for i in map(int, got) if i % 2] == list(range(1, 5000, 2))
+    b.nothing()
+
+
+@twice
+def test_what_is_shared_and_what_is_not_are_both_in_order(durable, how):
+    """What is not shared is loaded in its order, though what is shared is in memory already."""
+    d = durable(how=how, **ALL)
+    d.wire("a", receive_maximum=1).subscribe("$share/g/t", "own").leave()
+    p = d.wire("p", clean=1)
+    p.publish_all((("t", "own")[i % 2], b"%d" % i, 1) for i in range(3000))
+    d.restart()
+    got = payloads(d.drain(d.wire("a")))
+    assert [i for i in map(int, got) if i % 2] == list(range(1, 3000, 2))
+    assert [i for i in map(int, got) if i % 2 == 0] == list(range(0, 3000, 2))
 
 
 def test_an_identifier_that_is_released_again_in_trouble_is_not_free_yet(durable):

@@ -335,6 +335,10 @@ static void say_queue(struct buf *out, uint64_t session)
         if (!at->there || at->session != session || at->packet_id)
             continue;
         const size_t size = publication_size(at->publication);
+        if (at->share) { /* stays in memory, wherever it is */
+            say_message(out, at);
+            continue;
+        }
         if (count > 0 || given == SPILL_AWAY_MESSAGES ||
             (given > 0 && given_bytes + size > SPILL_AWAY_BYTES)) {
             count++;

@@ -281,6 +281,30 @@ static void a_very_long_queue_is_counted(void **state)
     free(text);
 }
 
+/* In a queue that is counted in one go, and in one that is not. */
+static void all_of_shared_subscriptions_are_read(void **state)
+{
+    struct durable_world *w = *state;
+    session_op(w, 1, "x");
+    session_op(w, 2, "y");
+    put_many(w, 1, 10, 2500, 10);
+    put_many(w, 2, 5000, 100, 10);
+    world_run(w, "UPDATE queued SET share = 'g/t' WHERE number % 10 = 0");
+    char *text = world_read(w);
+    char rest[100];
+    snprintf(rest, sizeof(rest), "  1 rest after=%d last=2509 count=%d bytes=", 11 + 21,
+             2250 - SPILL_AWAY_MESSAGES);
+    CHECK(strstr(text, rest), "%s: %s", rest, text);
+    snprintf(rest, sizeof(rest), "  2 rest after=%d last=5099 count=%d bytes=", 5000 + 22,
+             90 - SPILL_AWAY_MESSAGES);
+    CHECK(strstr(text, rest), "%s: %s", rest, text);
+    assert_int_equal(w->queued, 2 * SPILL_AWAY_MESSAGES + 250 + 10);
+    free(text);
+    struct durable_op op = load(w, 1, 32, 5000);
+    assert_int_equal(op.loaded_rows, 2250 - SPILL_AWAY_MESSAGES);
+    forget(&op);
+}
+
 static void of_long_messages_fewer_are_read_but_at_least_one(void **state)
 {
     struct durable_world *w = *state;
@@ -318,5 +342,6 @@ TEST_SUITE("durable queue", WITH_WORLD(an_end_takes_all_that_only_it_had),
            WITH_WORLD(what_cannot_be_read_is_left_out_and_counted_as_looked_at),
            WITH_WORLD(of_a_long_queue_only_the_first_are_read),
            WITH_WORLD(a_very_long_queue_is_counted),
+           WITH_WORLD(all_of_shared_subscriptions_are_read),
            WITH_WORLD(of_long_messages_fewer_are_read_but_at_least_one),
            WITH_WORLD(messages_in_no_queue_are_forgotten));
