@@ -89,19 +89,24 @@ static bool print(json_t *value)
     return good;
 }
 
-bool book_json_entry(const struct book_entry *e)
+bool book_json_entry(const struct book_entry *e, json_t *others)
 {
     json_t *decisions = json_array(), *deliveries = json_array();
     for (size_t i = 0; i < e->decision_count; i++)
         json_array_append_new(decisions, json_decision(&e->decisions[i]));
     for (size_t i = 0; i < e->delivery_count; i++)
         json_array_append_new(deliveries, json_delivery(&e->deliveries[i]));
-    return print(json_pack("{s:s, s:I, s:I, s:o, s:o, s:I, s:i, s:b, s:b, s:I, s:o, s:o}", "kind",
-                           "message", "number", (json_int_t)e->number, "at_ms",
-                           (json_int_t)e->at_ms, "link", json_text(e->link), "topic",
-                           json_text(e->topic), "size", (json_int_t)e->size, "qos", (int)e->qos,
-                           "retain", e->retain, "dup", e->dup, "routes", (json_int_t)e->routes,
-                           "decisions", decisions, "deliveries", deliveries));
+    json_t *object =
+        json_pack("{s:s, s:I, s:I, s:o, s:o, s:I, s:i, s:b, s:b, s:I, s:o, s:o}", "kind", "message",
+                  "number", (json_int_t)e->number, "at_ms", (json_int_t)e->at_ms, "link",
+                  json_text(e->link), "topic", json_text(e->topic), "size", (json_int_t)e->size,
+                  "qos", (int)e->qos, "retain", e->retain, "dup", e->dup, "routes",
+                  (json_int_t)e->routes, "decisions", decisions, "deliveries", deliveries);
+    if (others && json_object_set_new(object, "other_routes_now", others) < 0) {
+        json_decref(object);
+        object = NULL;
+    }
+    return print(object);
 }
 
 static struct book_text text_of(struct sheet_text text)

@@ -91,7 +91,7 @@ static void print(struct listing *listing, struct buf *out)
 static void print_entry(struct listing *listing, const struct book_entry *entry)
 {
     if (listing->as_json) {
-        listing->failed |= !book_json_entry(entry) || fflush(stdout) != 0;
+        listing->failed |= !book_json_entry(entry, NULL) || fflush(stdout) != 0;
         return;
     }
     struct buf out = BUF_INIT(LINE_MOST);

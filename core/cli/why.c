@@ -6,6 +6,7 @@
 #include "cli/book_file.h"
 #include "cli/book_json.h"
 #include "cli/cli.h"
+#include "cli/why_routes.h"
 #include "ledger/tell.h"
 #include "mqtt/topic.h"
 
@@ -26,6 +27,7 @@ static const struct cli_option options[] = {
     { "last", 'n', "[N]", "The last N messages, of those that match; 1 if left out." },
     { "queue", 'q', "NUMBER",
       "The message of the delivery or dead letter that `tocsin queue list` gives this number." },
+    { "all", 'a', NULL, "Name all routes that do not match, not only the nearest." },
     { "json", 0, NULL, "Print JSON: an object on each line." },
     { .name = NULL },
 };
@@ -79,10 +81,16 @@ static void add_time(struct buf *out, int64_t ms)
     buf_add_str(out, text);
 }
 
-static void add_reasons(const struct book_file *file, const struct book *book,
-                        const struct book_filter *f, struct buf *out)
+/* What is asked for, and how it is told. */
+struct question {
+    struct book_filter filter;
+    uint64_t queued; /* number of a delivery on disk; 0: none */
+    const char *config;
+    bool all, as_json;
+};
+
+static void add_ledger_reasons(const struct ledger_config *config, struct buf *out)
 {
-    const struct ledger_config *config = &file->ledger;
     if (config->keep == LEDGER_KEEP_NONE)
         buf_add_str(
             out, "- The configuration says ledger.keep = \"none\": only routes that say ledger = "
@@ -91,17 +99,33 @@ static void add_reasons(const struct book_file *file, const struct book *book,
         buf_add_str(
             out, "- The configuration says ledger.keep = \"deliveries\": what led to none is not "
                  "noted, unless its route says ledger = \"all\".\n");
+}
+
+/* A topic that can be looked up by itself; NULL if none is asked for, or several are. */
+static const char *single_topic(const struct book_filter *f)
+{
+    return f->topic && !strpbrk(f->topic, "+#") ? f->topic : NULL;
+}
+
+static void add_reasons(const struct book_file *file, const struct book *book,
+                        const struct book_filter *f, struct buf *out)
+{
+    const char *topic = single_topic(f);
     if (f->number > 0)
         buf_addf(out,
                  "- %" PRIu64 " is a number of `tocsin queue list`: `tocsin why --queue %" PRIu64
                  "` tells of that.\n",
                  f->number, f->number);
-    if (!config->unmatched && !f->delivery)
-        buf_addf(
-            out,
-            "- It matched no route, and ledger.unmatched is false. `tocsin explain %s PAYLOAD` "
-            "shows what would match.\n",
-            f->topic && !strpbrk(f->topic, "+#") ? f->topic : "TOPIC");
+    add_ledger_reasons(&file->ledger, out);
+    if (!f->delivery) {
+        buf_addf(out,
+                 "- It matched no route%s. `tocsin explain %s PAYLOAD` shows what would become of "
+                 "it now.\n",
+                 file->ledger.unmatched ? "" : ", and ledger.unmatched is false",
+                 topic ? topic : "TOPIC");
+        buf_addf(out, "- It never came: `tocsin sub -t '%s'` shows what the broker has of it.\n",
+                 f->topic ? f->topic : "#");
+    }
     buf_add_str(out, "- Its routes say ledger = \"none\", or it came before there was a store.\n");
     if (book->oldest_ms > 0) {
         buf_add_str(out, "- It is older than what is kept, which goes back to ");
@@ -123,9 +147,10 @@ static void add_reasons(const struct book_file *file, const struct book *book,
 }
 
 static int tell_nothing(const struct book_file *file, const struct book *book,
-                        const struct book_filter *f)
+                        const struct question *q)
 {
-    struct buf out = BUF_INIT(65536);
+    const struct book_filter *f = &q->filter;
+    struct buf out = BUF_INIT(OUTPUT_MOST);
     if (book->oldest_ms == 0)
         buf_add_str(&out, "tocsin why: the ledger is empty. It may be that:\n");
     else if (f->number > 0)
@@ -139,6 +164,11 @@ static int tell_nothing(const struct book_file *file, const struct book *book,
     else
         buf_add_str(&out, "tocsin why: the ledger has no message. It may be that:\n");
     add_reasons(file, book, f, &out);
+    if (single_topic(f)) {
+        struct why_routes *routes = why_routes_open(q->config);
+        why_routes_tell_topic(routes, f->topic, q->all, &out);
+        why_routes_close(routes);
+    }
     fputs(buf_str(&out), stderr);
     buf_release(&out);
     return CLI_FAILED;
@@ -146,25 +176,34 @@ static int tell_nothing(const struct book_file *file, const struct book *book,
 
 /* ---- The command ---- */
 
-static int tell(const struct book_file *file, const struct book *book,
-                const struct book_filter *filter, bool as_json)
+static bool tell_one(const struct book_entry *entry, const struct why_routes *routes,
+                     const struct question *q, bool is_first)
+{
+    if (q->as_json)
+        return book_json_entry(entry, why_routes_json(routes, entry));
+    struct buf out = BUF_INIT(OUTPUT_MOST), others = BUF_INIT(OUTPUT_MOST);
+    why_routes_tell(routes, entry, q->all, &others);
+    if (!is_first)
+        buf_add_byte(&out, '\n');
+    tell_entry(entry, buf_str(&others), &out);
+    buf_release(&others);
+    return cli_print(&out) == CLI_OK;
+}
+
+static int tell(const struct book_file *file, const struct book *book, const struct question *q)
 {
     if (book->count == 0)
-        return tell_nothing(file, book, filter);
+        return tell_nothing(file, book, q);
     bool good = true;
-    for (size_t i = 0; good && i < book->count; i++) {
-        struct buf out = BUF_INIT(OUTPUT_MOST);
-        if (as_json)
-            good = book_json_entry(book->entries[i]);
-        else if (i > 0)
-            buf_add_byte(&out, '\n');
-        if (!as_json)
-            tell_entry(book->entries[i], &out);
-        good = good && cli_print(&out) == CLI_OK;
-    }
+    struct why_routes *routes = why_routes_open(q->config);
+    for (size_t i = 0; good && i < book->count; i++)
+        good = tell_one(book->entries[i], routes, q, i == 0);
+    why_routes_close(routes);
+    good = good && fflush(stdout) == 0;
     if (book->damaged)
-        fprintf(stderr, "tocsin why: some of the ledger could not be read\n");
-    if (book->dropped > 0 && !as_json)
+        fprintf(stderr, "tocsin why: some of the ledger could not be read: `tocsin store check` "
+                        "says whether the store is damaged\n");
+    if (book->dropped > 0 && !q->as_json)
         fprintf(stderr,
                 "tocsin why: %" PRIu64
                 " other messages and events since then were not noted, since the "
@@ -188,12 +227,12 @@ static int tell_no_number(const struct book_file *file, uint64_t queued, int rc)
     return CLI_FAILED;
 }
 
-static int look_up(const struct book_file *file, const struct book_filter *filter, bool as_json)
+static int look_up(const struct book_file *file, const struct question *q)
 {
     struct book book;
-    int status = CLI_FAILED, rc = book_read(file->db, filter, file->in_use, &book);
+    int status = CLI_FAILED, rc = book_read(file->db, &q->filter, file->in_use, &book);
     if (rc == 0)
-        status = tell(file, &book, filter, as_json);
+        status = tell(file, &book, q);
     else
         fprintf(stderr, "tocsin why: %s: %s\n", file->path,
                 rc == -EIO ? book.error : strerror(-rc));
@@ -203,20 +242,22 @@ static int look_up(const struct book_file *file, const struct book_filter *filte
 
 static int run(const struct cli_args *args)
 {
-    struct book_filter filter;
-    uint64_t queued;
-    const char *fault = read_filter(args, &filter, &queued);
+    struct question q = {
+        .config = cli_value(&cli_why, args, "config"),
+        .all = cli_value(&cli_why, args, "all") != NULL,
+        .as_json = cli_value(&cli_why, args, "json") != NULL,
+    };
+    const char *fault = read_filter(args, &q.filter, &q.queued);
     if (fault)
         return cli_misused(&cli_why, "%s", fault);
     struct book_file file;
-    if (book_file_open(&file, &cli_why, cli_value(&cli_why, args, "config")) < 0)
+    if (book_file_open(&file, &cli_why, q.config) < 0)
         return CLI_FAILED;
     struct buf id = BUF_INIT(65536);
-    int rc = queued > 0 ? book_find_queued(file.db, queued, &id) : 0;
-    if (queued > 0)
-        filter.delivery = buf_str(&id);
-    int status = rc < 0 ? tell_no_number(&file, queued, rc)
-                        : look_up(&file, &filter, cli_value(&cli_why, args, "json") != NULL);
+    int rc = q.queued > 0 ? book_find_queued(file.db, q.queued, &id) : 0;
+    if (q.queued > 0)
+        q.filter.delivery = buf_str(&id);
+    int status = rc < 0 ? tell_no_number(&file, q.queued, rc) : look_up(&file, &q);
     buf_release(&id);
     book_file_close(&file);
     return status;
@@ -227,22 +268,20 @@ const struct cli_command cli_why = {
     .summary = "tell what became of a message, and why",
     .arguments = "[ID]",
     .description =
-        "Reads the ledger in the file that `store` names, also while the daemon runs, "
-        "and tells in sentences: "
-        "which\n"
-        "message, when, from where; what each route decided, and why; each delivery "
-        "with its attempts and their "
-        "results;\n"
-        "where it stands now, and what to do about it.\n"
+        "Reads the ledger in the file that `store` names, also while the daemon runs, and tells "
+        "in\n"
+        "sentences: which message, when, from where; what each route decided, and why; each\n"
+        "delivery with its attempts and their results; where it stands now, and what to do about\n"
+        "it.\n"
         "\n"
-        "ID is the id of a delivery, as the log has it, or the number of a message, as "
-        "`tocsin ledger` prints it;\n"
-        "--queue takes a number of `tocsin queue list`. Without one, and without --topic, "
-        "it is the last message.\n"
-        "What is kept, and how long, "
-        "the group `ledger` says "
-        "(`tocsin\n"
-        "help ledger`), and each route's option of that name.",
+        "ID is the id of a delivery, as the log has it, or the number of a message, as `tocsin\n"
+        "ledger` prints it; --queue takes a number of `tocsin queue list`. Without one, and "
+        "without\n"
+        "--topic, it is the last message. What is kept, and how long, the group `ledger` says\n"
+        "(`tocsin help ledger`), and each route's option of that name.\n"
+        "\n"
+        "Which routes do not match a message is not kept: it is found out when you ask, by the\n"
+        "configuration as it is then.",
     .example = "tocsin why --topic 'clients/+/10.0.0.7/#'",
     .exit_status = "0 if there was something to tell, 1 if not, 2 for a call that makes no sense.",
     .options = options,

@@ -159,7 +159,7 @@ static bool is_for(const struct book_delivery *d, const char *target)
     return !colon || strcmp(text_of(d->target), colon + 1) == 0;
 }
 
-static bool has_route(const struct book_entry *entry, const char *route)
+bool book_entry_has_route(const struct book_entry *entry, const char *route)
 {
     for (size_t i = 0; i < entry->decision_count; i++)
         if (strcmp(text_of(entry->decisions[i].route), route) == 0)
@@ -168,6 +168,11 @@ static bool has_route(const struct book_entry *entry, const char *route)
         if (strcmp(text_of(entry->deliveries[i].route), route) == 0)
             return true;
     return false;
+}
+
+bool book_entry_was_suppressed(const struct book_entry *entry)
+{
+    return entry->decision_count > 0 && entry->decisions[0].kind == SHEET_SUPPRESSED;
 }
 
 bool book_wants(const struct book_filter *f, const struct book_entry *entry)
@@ -179,7 +184,7 @@ bool book_wants(const struct book_filter *f, const struct book_entry *entry)
     if (f->topic &&
         !topic_filter_matches(f->topic, strlen(f->topic), text_of(entry->topic), entry->topic.len))
         return false;
-    if (f->route && !has_route(entry, f->route))
+    if (f->route && !book_entry_has_route(entry, f->route))
         return false;
     bool has_target = !f->target, has_delivery = !f->delivery;
     for (size_t i = 0; i < entry->delivery_count; i++) {

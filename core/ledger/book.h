@@ -114,6 +114,12 @@ int book_settle(struct sqlite3 *db, struct book *book, bool runs);
 /* Whether a message is wanted, by its own content alone. */
 bool book_wants(const struct book_filter *filter, const struct book_entry *entry);
 
+/* Whether a route is in the record of a message: it decided something, or made a delivery. */
+bool book_entry_has_route(const struct book_entry *entry, const char *route);
+
+/* Whether it was not routed at all. */
+bool book_entry_was_suppressed(const struct book_entry *entry);
+
 /*
  * Goes on from `*next_row`: calls `message` for each message that was noted since, without what happened to its deliveries, and
  * `event` for each event. Returns as above.

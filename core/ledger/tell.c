@@ -111,17 +111,18 @@ static void add_decision(const struct book_decision *d, struct buf *out)
     buf_add_byte(out, '\n');
 }
 
-static void add_decisions(const struct book_entry *e, struct buf *out)
+static void add_decisions(const struct book_entry *e, const char *others, struct buf *out)
 {
-    bool suppressed = e->decision_count > 0 && e->decisions[0].kind == SHEET_SUPPRESSED;
+    bool suppressed = book_entry_was_suppressed(e);
     if (e->decision_count == 0 && e->delivery_count == 0)
-        buf_addf(out, "It matched none of the %" PRIu64 " routes, so nothing was sent.\n",
-                 e->routes);
+        buf_addf(out, "It matched none of the %" PRIu64 " route%s, so nothing was sent.\n",
+                 e->routes, e->routes == 1 ? "" : "s");
     else if (e->decision_count > 0 && !suppressed)
-        buf_addf(out, "Of %" PRIu64 " route%s, these matched its topic:\n", e->routes,
-                 e->routes == 1 ? "" : "s");
+        buf_addf(out, "Of %" PRIu64 " route%s, %s matched its topic:\n", e->routes,
+                 e->routes == 1 ? "" : "s", e->decision_count == 1 ? "this one" : "these");
     for (size_t i = 0; i < e->decision_count; i++)
         add_decision(&e->decisions[i], out);
+    buf_add_str(out, others);
     if (e->decision_count > 0 && e->delivery_count == 0 && !suppressed)
         buf_add_str(out, "So nothing was sent.\n");
 }
@@ -270,7 +271,7 @@ static void add_delivery(const struct book_delivery *d, struct buf *out)
     add_state(d, out);
 }
 
-void tell_entry(const struct book_entry *e, struct buf *out)
+void tell_entry(const struct book_entry *e, const char *others, struct buf *out)
 {
     buf_addf(out, "Message %" PRIu64 ", topic ", e->number);
     add_text(out, e->topic);
@@ -282,7 +283,7 @@ void tell_entry(const struct book_entry *e, struct buf *out)
     }
     buf_addf(out, " with QoS %u and %" PRIu64 " bytes%s%s.\n", e->qos, e->size,
              e->retain ? ", retained" : "", e->dup ? ", marked as sent before" : "");
-    add_decisions(e, out);
+    add_decisions(e, others, out);
     if (e->delivery_count > 0)
         buf_addf(out, "%zu deliver%s:\n", e->delivery_count, e->delivery_count == 1 ? "y" : "ies");
     for (size_t i = 0; i < e->delivery_count; i++)

@@ -8,8 +8,8 @@
 #include "ledger/book.h"
 
 /* All that is known of a message: which, what each route decided and why, each delivery with its attempts, where it stands
- * now, and what can be done. */
-void tell_entry(const struct book_entry *entry, struct buf *out);
+ * now, and what can be done. `others` are sentences about routes that are not in the record; "" for none. */
+void tell_entry(const struct book_entry *entry, const char *others, struct buf *out);
 
 /* The same on one line, as short as it can be. */
 void tell_line(const struct book_entry *entry, struct buf *out);

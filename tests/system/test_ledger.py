@@ -115,6 +115,55 @@ def test_the_id_in_the_log_leads_to_the_message(router, broker, client):
     assert "topic in/b" in tocsin(router, "why")
 
 
+def test_routes_that_do_not_match_are_named(router, broker, client):
+    """By the configuration as it is when one asks; the nearest, or all of them."""
+    many = "".join(f', {{ name = "far{i}"; topic = "far/{i}"; targets = "file:out"; }}' for i in range(20))
+    near = ', { name = "near"; topic = [ "x/y", "in/+/c" ]; targets = "file:out"; }'
+    start(router, broker, routes=ROUTES + near + many)
+    c = client(broker.port)
+    c.publish("in/b", b"10", 1)
+    c.publish("in/json", b"10", 1)
+    awaited(router, "in/json")
+    text = tocsin(router, "why", "--topic", "in/b")
+    lines = text.splitlines()
+    assert lines[1:4] == ["Of 31 routes, this one matched its topic:", '  route "hot": `when` was false: value > 20',
+                          "Routes that do not match it, by the configuration as it is now:"]
+    assert lines[4] == '  route "near": does not match, its topic is x/y, in/+/c'
+    assert lines[5:] == ['  route "doc": does not match, its topic is in/json', '  route "wrong": does not match, its topic is in/wrong',
+                         "  ... and 27 more, less like it: --all names them", "So nothing was sent."]
+    assert tocsin(router, "why", "--topic", "in/b", "--all").count(": does not match") == 30
+    found = json.loads(tocsin(router, "why", "--topic", "in/b", "--json"))
+    assert len(found["other_routes_now"]) == 30
+    assert found["other_routes_now"][0] == {"route": "near", "verdict": "the topic does not match", "filters": ["x/y", "in/+/c"]}
+    assert 'route "doc"' not in tocsin(router, "why", "--topic", "in/json", "--all").split("Routes that")[1].split("delivery:")[0]
+
+    # Another configuration: it is told that it is another one, and a route that matches now is no lie about then.
+    config = router.config.read_text()
+    router.write(config.replace('topic = "far/0"; ', 'topic = "in/#"; ').replace('topic = "far/1"; ', 'topic = "in/b"; link = "internal"; ')
+                 .replace('topic = "far/2"; ', 'topic = "in/b"; ledger = "none"; '))
+    lines = tocsin(router, "why", "--topic", "in/b").splitlines()
+    assert lines[3:7] == ["Other routes, by the configuration as it is now, which was changed since then:",
+                          '  route "far2": matches, and may have run: its option `ledger`, or the group\'s, says that this is not noted',
+                          '  route "far0": matches now, so it was added or changed since', '  route "far1": listens to link internal only']
+    # What cannot be used is no reason to tell nothing.
+    router.write(config.replace('targets = "down:out"', 'targets = "nobody"'))
+    assert "cannot be used as it is now; `tocsin check` says why" in tocsin(router, "why", "--topic", "in/b")
+    assert "other_routes_now" not in json.loads(tocsin(router, "why", "--topic", "in/b", "--json"))
+
+
+def test_a_topic_without_a_record_is_looked_up_in_the_routes(router, broker):
+    start(router, broker)
+    text = tocsin(router, "why", "--topic", "far/away", status=1)
+    assert "By the configuration as it is now, none of its 10 routes matches it:\n" in text
+    assert '  ... and 7 more, less like it: --all names them\n' in text and "`tocsin sub -t 'far/away'`" in text
+    text = tocsin(router, "why", "--topic", "quiet/x", status=1)
+    assert ("these routes match it:\n  route \"quiet\": its topic is quiet/#; its option `ledger`, or the group's, leaves messages out\n"
+            in text)
+    assert "these routes match it:\n  route \"doc\": its topic is in/json\n  route \"hot\": its topic is in/#\n" in tocsin(
+        router, "why", "--topic", "in/json", status=1)
+    assert "By the configuration" not in tocsin(router, "why", "--topic", "in/+", status=1)
+
+
 def test_a_number_of_the_queue_leads_to_the_message(router, broker, client):
     """As long as it is there, and afterwards."""
     start(router, broker, routes=ROUTES + ', { name = "cmd"; topic = "run/#"; targets = "run"; }')

@@ -114,7 +114,7 @@ static void messages_and_events_come_back(void **state)
     assert_int_equal(book.entries[2]->deliveries->state, BOOK_LOST);
     struct buf out = BUF_INIT(65536);
     for (size_t i = 0; i < 4; i++)
-        tell_entry(book.entries[i], &out);
+        tell_entry(book.entries[i], "", &out);
     tell_line(book.entries[1], &out);
     static const char *const said[] = { "dropped: full",
                                         "moved on to mail:ops: down",
