@@ -298,7 +298,9 @@ void publishing_arrive(struct worker *worker, struct letter *letter)
     if (publish.retain)
         route_retain(worker, &publish);
     route(worker, &publish);
-    /* What is done to the store when the caller knows comes behind this. */
+    /* What is published, or done to the store, when the caller knows comes behind this: also what goes by another
+     * worker, which is another one for another topic. */
+    worker_post(worker);
     durable_post(worker);
     order->error = publish.failed ? -ENOMEM : 0;
     sem_post(&order->done);

@@ -277,9 +277,10 @@ static void on_pulse(struct timer_wheel *wheel, struct timer *timer)
         loop_timer_start(loop, &worker->pulse, worker->paused ? HURRY_MS : PULSE_MS);
 }
 
-/* Sends off the letters of the turn. */
-static void post(struct worker *worker)
+void worker_post(struct worker *worker)
 {
+    if (worker->tapped)
+        taps_settle(worker);
     for (unsigned i = 0; i < worker->broker->worker_count; i++)
         if (!mailbag_is_empty(&worker->bags[i])) {
             worker->parcels[i] = NULL;
@@ -296,12 +297,10 @@ static void on_turn_end(struct loop *loop)
         resume_paused(worker);
     /* What closing leads to (wills) belongs to this turn too. */
     do {
-        if (worker->tapped)
-            taps_settle(worker);
-        post(worker);
+        worker_post(worker);
         clients_settle(worker);
     } while (worker->tapped);
-    post(worker);
+    worker_post(worker);
     durable_post(worker);
 }
 

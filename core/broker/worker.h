@@ -172,6 +172,9 @@ void worker_clear(struct worker *worker);
 /* Puts a letter for another worker into the turn's bag; `size` is what it keeps in memory. */
 void worker_write(struct worker *worker, unsigned to, struct letter *letter, size_t size);
 
+/* Hands over at once what the turn has for taps and for other workers. */
+void worker_post(struct worker *worker);
+
 /* Reads from a connection no further until there is room again: its receipts, taps and other workers. */
 void worker_pause(struct worker *worker, struct client *client);
 

@@ -61,6 +61,19 @@ def again(router):
     return 'again = { plugin = "republish"; link = "broker"; targets = { out = { topic = "out/{topic}"; }; }; };'
 
 
+def test_what_a_service_publishes_comes_in_that_order_to_subscribers_of_all_workers(router, included, client):
+    """Although each topic is the business of another worker."""
+    broker = included(workers=3)
+    router.start(config(router, broker, '{ topic = "in/+"; targets = "again:out"; }', again(router))).ready()
+    subscribers = [client(broker.port).subscribe("out/#") for _ in range(6)]
+    c = client(broker.port)
+    for i in range(600):
+        c.publish_soon(f"in/{i % 8}", b"%d" % i, 1)
+    for s in subscribers:
+        assert [int(s.get().payload) for _ in range(600)] == list(range(600))
+    assert router.run.stop() == 0
+
+
 @pytest.mark.parametrize("bind", ["127.0.0.1", "0.0.0.0"])
 def test_send_reaches_the_broker_that_runs(router, free_port, client, build, bind):
     port = free_port()
