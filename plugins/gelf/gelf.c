@@ -57,8 +57,9 @@ static const struct tocsin_option service_options[] = {
     TOCSIN_OPTION(struct gelf_service, timeout, .def = "10s", .min = 10, .max = 600000,
                   .help = "Longest wait for one write, or one request and its answer."),
     TOCSIN_OPTION(struct gelf_service, resend, .def = "2s", .min = 0, .max = 60000,
-                  .help = "tcp, tls: what was written less than this before a connection ended is "
-                          "written again to the next; 0s: nothing is."),
+                  .help =
+                      "tcp, tls: what was written less than this before the record that finds its "
+                      "connection ended is written again ahead of that; 0s: nothing is."),
     TOCSIN_OPTION(struct gelf_service, park, .def = "1m", .min = 1, .max = 86400000,
                   .help = "http: how long a target is held back after 401, 403 or 404."),
     { .name = NULL },

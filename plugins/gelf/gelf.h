@@ -110,7 +110,8 @@ struct stream {
  * the connection closed and `message` set, and then any part of them may have arrived.
  *
  * Nobody answers, so what a server had not worked on when it ended is lost without a sign: what was
- * written less than `service->resend` before the end of a connection is written again to the next.
+ * written less than `service->resend` before the end of a connection was noticed is written again to
+ * the next. It is noticed here, since nothing is called between two writes.
  */
 bool stream_write(struct stream *stream, const struct gelf_service *service, const void *data,
                   size_t len);

@@ -162,6 +162,8 @@ bool stream_write(struct stream *stream, const struct gelf_service *service, con
                   size_t len)
 {
     stream->message[0] = '\0';
+    if (stream->curl) /* after the end of one it stays until there is another */
+        forget_old(stream, service);
     if (stream->curl && !is_alive(stream))
         disconnect(stream);
 
@@ -169,11 +171,12 @@ bool stream_write(struct stream *stream, const struct gelf_service *service, con
     if (is_new && !connect_now(stream, service))
         return false;
     const int64_t end_ms = gelf_now_ms() + service->timeout.ms;
-    forget_old(stream, service);
-    /* It stays remembered, since this connection may be no better; but it does not get younger. */
-    if (is_new && (!put(stream, stream->older.data, stream->older.len, end_ms) ||
-                   !put(stream, stream->last.data, stream->last.len, end_ms)))
-        return false;
+    if (is_new) { /* what is written again stays remembered, since this one may be no better */
+        if (!put(stream, stream->older.data, stream->older.len, end_ms) ||
+            !put(stream, stream->last.data, stream->last.len, end_ms))
+            return false;
+        stream->last_began_ms = stream->written_ms = gelf_now_ms();
+    }
     if (!put(stream, data, len, end_ms))
         return false;
     remember(stream, service, data, len);
