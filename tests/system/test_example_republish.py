@@ -51,7 +51,10 @@ def test_a_broker_that_is_away_gets_everything_in_order(free_port, mosquitto, cl
         sensor.publish("sensors/kitchen/count", str(i))
     router.wait_line("not connected")
     office.start()
-    assert [reader.get().payload for _ in range(1, 200)] == [b"%d" % i for i in range(1, 200)]
+    got = [reader.get().payload for _ in range(1, 200)]
+    if got[0] == b"0":  # its acknowledgement, the router's or the reader's, was on its way when the broker ended
+        got = [*got[1:], reader.get().payload]
+    assert got == [b"%d" % i for i in range(1, 200)]
 
 
 def test_an_expiry_goes_on_running(free_port, mosquitto, client, build, tmp_path, process):
@@ -85,13 +88,17 @@ def test_a_loop_is_stopped_counted_and_said(protocol, free_port, mosquitto, clie
     observer, starter = client(broker.port).subscribe("#"), client(broker.port)
     starter.publish("a", "round and round")
     router.wait_line("loop stopped")
-    starter.publish("end")
     topics = []
+
+    def rounds():
+        return [t for t in topics if t in ("a", "b")]
+
+    # As it was published, and hops 1 to 5, the last of which is dropped. With workers of its own for each connection the
+    # broker keeps no order between publishers: what comes last is awaited before the end is published.
+    while protocol != "3.1.1" and len(rounds()) < 6:
+        topics.append(observer.get().topic)
+    starter.publish("end")
     while not topics or topics[-1] != "end":
         topics.append(observer.get().topic)
-    rounds = [t for t in topics if t in ("a", "b")]
-    assert rounds == ["a", "b"] * (len(rounds) // 2)
-    if protocol != "3.1.1":
-        assert len(rounds) == 6  # as it was published, and hops 1 to 5, the last of which is dropped
-    else:
-        assert len(rounds) <= 20
+    assert rounds() == ["a", "b"] * (len(rounds()) // 2)
+    assert len(rounds()) == 6 if protocol != "3.1.1" else len(rounds()) <= 20
