@@ -3,9 +3,9 @@
 
     tests/check.py [STAGE...]     all stages, or those named
 
-A stage that cannot run is a failure, not a skip. The output of each goes to build/check/STAGE.log, and is
-shown when it fails. What needs processors and no patience runs beside the stages that mostly wait, behind them
-in rank; if it fails, its output comes at the end.
+A stage that cannot run is a failure, not a skip. The output of each goes to build/check/STAGE.log; when it fails the
+end of that is shown, and the very last lines name each test that failed. What needs processors and no patience runs
+beside the stages that mostly wait, behind them in rank; if it fails, its output comes at the end.
 """
 
 import os
@@ -20,7 +20,12 @@ ROOT = Path(__file__).resolve().parent.parent
 LOGS = ROOT / "build" / "check"
 JOBS = str(os.cpu_count() or 2)
 PYTEST = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n", str(2 * int(JOBS)),
-          "--dist", "loadgroup", "tests/system"]
+          "--dist", "loadgroup", "--tb=short", "--durations=20", "tests/system"]
+# What a failed assertion compared is cut short, other than pytest does it under CI; the names of failed tests are not.
+PLAIN = {"CI": None, "BUILD_NUMBER": None, "COLUMNS": "200"}
+
+SHOWN = 100  # lines of a failed stage
+WIDTH = 200  # characters of a line of it, or of one that names a failed test
 
 WIRE = [sys.executable, "tests/wire/runner.py"]
 
@@ -79,13 +84,33 @@ def tests_in(output):
     return (passed, failed, skipped) if found else None
 
 
+def failures_in(output):
+    """What failed and why, a line for each: cmocka's, pytest's, the wire runner's, the compilers'."""
+    found, why = [], ""
+    lines = output.splitlines()
+    for line, following in zip(lines, lines[1:] + [""]):
+        if m := re.match(r"(?:FAILED|ERROR) +(\S.*)", line):
+            found.append(m[1] if "::" in m[1] else f"{m[1]} - {following.strip()}")
+        elif re.match(r"\[ +RUN +\]", line):
+            why = ""
+        elif m := re.match(r"\[ +ERROR +\] --- (.*)", line):
+            why = why or m[1]
+        elif (m := re.match(r"\[ +FAILED +\] (\S+)$", line)) and why:
+            found.append(f"{m[1]} - {why}")
+        elif re.match(r"\S+:\d+:\d+: (?:fatal )?error: ", line):
+            found.append(line)
+    return list(dict.fromkeys(found)) or [line for line in lines if line.strip()][-1:] or ["no output"]
+
+
 def run_stage(name, commands, environment):
+    """(passed, failed, skipped), what is to be shown, and the names of what failed."""
+    environment = {k: v for k, v in (os.environ | PLAIN | environment).items() if v is not None}
     log = LOGS / f"{name}.log"
     start = time.monotonic()
     status = 0
     with log.open("wb") as out:
         for command in commands:
-            status = subprocess.run(command, cwd=ROOT, env=os.environ | environment, stdin=subprocess.DEVNULL,
+            status = subprocess.run(command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL,
                                     stdout=out, stderr=subprocess.STDOUT).returncode
             if status != 0:
                 break
@@ -99,8 +124,9 @@ def run_stage(name, commands, environment):
              f"{time.monotonic() - start:6.0f} s{beside}"]
     lines += [f"{'':14} {line}" for line in re.findall(r"^MQTT [\d.]+: .* statements tested .*", output, re.M)]
     if failed:
-        lines += output.splitlines()[-200:]
-    return (passed, failed, skipped), "\n".join(lines)
+        lines += [line[:WIDTH] for line in output.splitlines()[-SHOWN:]]
+    names = [f"{name}: {what}"[:WIDTH] for what in failures_in(output)] if failed else []
+    return (passed, failed, skipped), "\n".join(lines), names
 
 
 class Beside(threading.Thread):
@@ -109,10 +135,11 @@ class Beside(threading.Thread):
     def __init__(self, *stage):
         super().__init__()
         self.stage, self.counts, self.text = stage, (0, 1, 0), f"{stage[0]:14} did not come to its end"
+        self.names = [f"{stage[0]}: did not come to its end"]
         self.start()
 
     def run(self):
-        self.counts, self.text = run_stage(*self.stage)
+        self.counts, self.text, self.names = run_stage(*self.stage)
 
 
 def main():
@@ -121,22 +148,26 @@ def main():
     unknown = set(wanted) - {name for name, _, _ in STAGES}
     if unknown:
         sys.exit(f"no such stage: {', '.join(sorted(unknown))}")
-    counts, beside = [], []
+    counts, beside, failures = [], [], []
     start = time.monotonic()
     for stage in STAGES:
         if stage[0] in wanted and stage[0] in BESIDE:
             beside.append(Beside(*stage))
         elif stage[0] in wanted:
-            count, text = run_stage(*stage)
+            count, text, names = run_stage(*stage)
             counts.append(count)
+            failures += names
             print(text, flush=True)
     for one in beside:
         one.join()
         counts.append(one.counts)
+        failures += one.names
         print(one.text, flush=True)
     passed, failed, skipped = (sum(column) for column in zip(*counts))
     print(f"{passed} passed, {failed} failed" + (f", {skipped} skipped" if skipped else "") +
           f", {time.monotonic() - start:.0f} s")
+    for name in failures:
+        print(f"FAILED {name}")
     return 1 if failed or not passed else 0
 
 
