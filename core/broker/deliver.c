@@ -300,8 +300,9 @@ static bool queue_is_full(const struct worker *worker, const struct flow *flow,
 static bool is_to_spill(const struct session *session, const struct flow *flow)
 {
     return session->client
-               ? flow->queued >= SPILL_MESSAGES || flow->queued_bytes >= SPILL_BYTES
-               : flow->queued >= SPILL_AWAY_MESSAGES || flow->queued_bytes >= SPILL_AWAY_BYTES;
+               ? flow_spillable(flow) >= SPILL_MESSAGES || flow->queued_bytes >= SPILL_BYTES
+               : flow_spillable(flow) >= SPILL_AWAY_MESSAGES ||
+                     flow->queued_bytes >= SPILL_AWAY_BYTES;
 }
 
 void deliver_spill(struct session *session)
@@ -344,13 +345,13 @@ static bool hold_back(struct worker *worker, struct session *session, struct pub
             p->failed = true;
             return false;
         }
-        if (flow->spilled > 0 || is_to_spill(session, flow)) {
+        if (!terms->share && (flow->spilled > 0 || is_to_spill(session, flow))) {
             if (flow->spilled == 0)
                 flow->spill_after = kept_number(kept) - 1;
             flow->spilled++;
             flow->spilled_bytes += publication_size(publication);
             kept_unref(kept);
-            return false; /* it is nobody's load until it comes back */
+            return false;
         }
     }
     struct flow_item item = { .publication = publication_ref(publication),
@@ -489,7 +490,7 @@ void deliver_waiting(struct client *c)
            (head->terms.qos == 0 ? !output_is_full(c) : has_room(c, flow)) &&
            (flow->held == 0 || head->terms.qos == 2))
         send_queued(c, flow);
-    if (flow->spilled > 0 && flow->queued < SPILL_LOAD / 2 && !c->ending)
+    if (flow->spilled > 0 && flow_spillable(flow) < SPILL_LOAD / 2 && !c->ending)
         durable_load(c->worker, c->session);
 }
 

@@ -302,6 +302,11 @@ bool kept_is_written(const struct kept *kept)
     return atomic_load(&kept->state) == KEPT_WRITTEN;
 }
 
+bool kept_is_shared(const struct kept *kept)
+{
+    return kept->shared;
+}
+
 uint64_t kept_number(const struct kept *kept)
 {
     return kept->number;
@@ -504,6 +509,7 @@ struct kept *durable_message(struct worker *worker, struct session *session, str
         p->message = kept->number;
     kept->message = p->message;
     const struct share *share = terms->share ? terms->share->share : NULL;
+    kept->shared = share != NULL;
     size_t share_len = 0;
     const char *name = share ? share_name(share, &share_len) : NULL;
     if ((share && !note_text(worker, op, name, share_len, NULL, 0)) ||

@@ -140,6 +140,9 @@ void kept_unref(struct kept *kept);
 /* Whether it is, or will be, on disk, so that memory may forget it. */
 bool kept_is_written(const struct kept *kept);
 
+/* Whether it came by a shared subscription: then it stays in memory. */
+bool kept_is_shared(const struct kept *kept);
+
 /* Its place in the order of its session. */
 uint64_t kept_number(const struct kept *kept);
 

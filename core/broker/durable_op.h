@@ -31,6 +31,7 @@ struct kept {
     uint64_t session;  /* the session's number on disk */
     uint64_t number;   /* its place in the order of its session */
     uint64_t message;  /* the row that it shares with others of the same publish */
+    bool shared;       /* it came by a shared subscription: it is never spilled */
 };
 
 enum kept_state {
@@ -76,6 +77,7 @@ struct stored_message {
     uint16_t packet_id; /* 0: queued */
     uint8_t qos;
     bool retain;
+    bool behind; /* the rest of the queue begins before it (see `rest` below) */
 };
 
 struct durable_op {
@@ -127,7 +129,7 @@ struct durable_clock {
  * the writer for long. Nothing is lost if none is noted: they are known on disk, and the next sweep goes on, also after
  * a restart.
  *
- * DURABLE_LOAD gives those that have no packet identifier. `loaded_rows` and `loaded_bytes` count also what could not be
+ * DURABLE_LOAD gives those that have no packet identifier, and are not of a shared subscription. `loaded_rows` and `loaded_bytes` count also what could not be
  * read; they are 0 at the end of the queue. */
 int durable_apply(struct durable_op *op, const struct durable_clock *clock, struct store *store);
 
@@ -147,8 +149,8 @@ struct stored_session {
 
 /* Each returns 0, or a negative errno value that ends the reading. Retained messages that have not expired come first.
  * Then for each session in this order: itself, its subscriptions, identifiers, messages that have packet identifiers, the
- * first SPILL_AWAY_MESSAGES of its queue (at least one, and else not more than SPILL_AWAY_BYTES), and, if there
- * are others behind those, how many. A message that has expired while nobody looked has `expires` 1, which is over. */
+ * first SPILL_AWAY_MESSAGES of its queue (at least one, and else not more than SPILL_AWAY_BYTES) with all that is there of
+ * shared subscriptions, and, if there are others behind those, how many. A message that has expired while nobody looked has `expires` 1, which is over. */
 struct durable_visitor {
     int (*retained)(void *context,
                     struct publication *publication); /* a reference, the visitor's */

@@ -45,7 +45,7 @@ struct reading {
     const struct durable_visitor *visitor;
     void *context;
     struct cursor cursors[CURSORS];
-    sqlite3_stmt *record, *rest;
+    sqlite3_stmt *record, *rest, *shared;
     struct row_cache *cache;
     uint64_t *last, *unreadable;
 };
@@ -141,8 +141,13 @@ static int open_cursors(struct reading *r)
     if (rc == 0)
         rc = prepare(r,
                      "SELECT count(*), total(size), max(number) FROM queued "
-                     "WHERE session = ?1 AND number > ?2 AND packet_id = 0",
+                     "WHERE session = ?1 AND number > ?2 AND packet_id = 0 AND share IS NULL",
                      &r->rest);
+    if (rc == 0)
+        rc = prepare(r,
+                     "SELECT " QUEUED_COLUMNS " FROM queued WHERE session = ?1 AND number > ?2 "
+                     "AND packet_id = 0 AND share IS NOT NULL ORDER BY number",
+                     &r->shared);
     return rc;
 }
 
@@ -152,6 +157,7 @@ static void close_cursors(struct reading *r)
         sqlite3_finalize(r->cursors[i].row);
     sqlite3_finalize(r->record);
     sqlite3_finalize(r->rest);
+    sqlite3_finalize(r->shared);
 }
 
 /* ---- Retained messages ---- */
@@ -262,7 +268,8 @@ static int read_received(struct reading *r, uint64_t session)
 }
 
 /* Sets `*given` if the visitor was given one. */
-static int read_message(struct reading *r, uint64_t session, sqlite3_stmt *row, bool *given)
+static int read_message(struct reading *r, uint64_t session, sqlite3_stmt *row, bool behind,
+                        bool *given)
 {
     struct stored_message message;
     *given = false;
@@ -274,6 +281,7 @@ static int read_message(struct reading *r, uint64_t session, sqlite3_stmt *row, 
     if (rc < 0)
         return rc;
     *given = true;
+    message.behind = behind;
     return r->visitor->message(r->context, session, &message);
 }
 
@@ -281,7 +289,7 @@ static int read_flight(struct reading *r, uint64_t session)
 {
     bool given;
     note_number(r, number_in(r->cursors[FLIGHTS].row, QUEUED_NUMBER));
-    return read_message(r, session, r->cursors[FLIGHTS].row, &given);
+    return read_message(r, session, r->cursors[FLIGHTS].row, false, &given);
 }
 
 #define LONG 1000 /* rows of a queue, after which the others are counted in one go */
@@ -301,23 +309,40 @@ static int read_queued(struct reading *r, uint64_t session, struct queue *q)
     note_number(r, number);
     if (sqlite3_column_int64(row, QUEUED_PACKET_ID) != 0)
         return 0;
-    if (!q->rest)
+    const bool shared = sqlite3_column_type(row, QUEUED_SHARE) != SQLITE_NULL;
+    if (!q->rest && !shared)
         q->rest = q->given == SPILL_AWAY_MESSAGES ||
                   (q->given > 0 && q->given_bytes + size > SPILL_AWAY_BYTES);
-    if (q->rest) {
+    if (q->rest && !shared) {
         q->last = number;
         q->count++;
         q->bytes += size;
         return 0;
     }
     bool given;
-    const int rc = read_message(r, session, row, &given);
-    q->after = number;
-    if (given) {
+    const int rc = read_message(r, session, row, q->rest, &given);
+    if (!shared)
+        q->after = number;
+    if (given && !shared) {
         q->given++;
         q->given_bytes += size;
     }
     return rc;
+}
+
+/* What the rest of a long queue has of shared subscriptions. */
+static int read_shared(struct reading *r, uint64_t session, uint64_t after)
+{
+    int rc = 0, step = SQLITE_DONE;
+    sqlite3_bind_int64(r->shared, 1, (sqlite3_int64)session);
+    sqlite3_bind_int64(r->shared, 2, (sqlite3_int64)after);
+    while (rc == 0 && (step = sqlite3_step(r->shared)) == SQLITE_ROW) {
+        bool given;
+        note_number(r, number_in(r->shared, QUEUED_NUMBER));
+        rc = read_message(r, session, r->shared, true, &given);
+    }
+    sqlite3_reset(r->shared);
+    return rc < 0 || step == SQLITE_DONE ? rc : -EIO;
 }
 
 /* Counts the rest of a long queue, and leaves it. */
@@ -325,7 +350,9 @@ static int count_rest(struct reading *r, uint64_t session, struct queue *q)
 {
     sqlite3_bind_int64(r->rest, 1, (sqlite3_int64)session);
     sqlite3_bind_int64(r->rest, 2, (sqlite3_int64)q->last);
-    int rc = sqlite3_step(r->rest) == SQLITE_ROW ? 0 : -EIO;
+    int rc = read_shared(r, session, q->last);
+    if (rc == 0)
+        rc = sqlite3_step(r->rest) == SQLITE_ROW ? 0 : -EIO;
     if (rc == 0 && sqlite3_column_int64(r->rest, 0) > 0) {
         const double bytes = sqlite3_column_double(r->rest, 1);
         q->count += number_in(r->rest, 0);

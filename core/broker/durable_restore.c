@@ -193,7 +193,7 @@ static int on_message(void *context, uint64_t number, struct stored_message *mes
         return 0;
     }
     bool queued = message->packet_id == 0, again = !queued || (message->qos == 1 && r->again > 0);
-    r->again -= queued && again;
+    r->again -= queued && again && !message->behind; /* those before it come first */
     int rc = append(r->worker, session, message, again);
     if (rc == -EINVAL) {
         r->durable->unreadable++;

@@ -172,6 +172,7 @@ static int read_message(sqlite3_stmt *row, sqlite3_stmt *record, const struct du
     out->kept->session = (uint64_t)sqlite3_column_int64(row, QUEUED_SESSION);
     out->kept->number = (uint64_t)sqlite3_column_int64(row, QUEUED_NUMBER);
     out->kept->message = (uint64_t)message;
+    out->kept->shared = sqlite3_column_type(row, QUEUED_SHARE) != SQLITE_NULL;
     return 0;
 }
 

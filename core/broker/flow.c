@@ -264,12 +264,19 @@ struct flow_item *flow_next_unsent(struct flow *flow, uint16_t *id)
 
 /* ---- Queue ---- */
 
+/* Whether it is never spilled. On disk it may be of a shared subscription that its session has left. */
+static bool stays(const struct flow_item *item)
+{
+    return item->terms.share || (item->kept && kept_is_shared(item->kept));
+}
+
 /* There is a place for it. */
 static void put_last(struct flow *flow, const struct flow_item *item)
 {
     uint32_t at = (flow->queue_at + flow->queued++) & (flow->queue_places - 1);
     flow->queue[at] = *item;
     flow->queued_bytes += publication_size(item->publication);
+    flow->staying += stays(item);
 }
 
 int flow_queue_item(struct flow *flow, const struct flow_item *item)
@@ -293,7 +300,7 @@ bool flow_spill_last(struct flow *flow)
         return false;
     uint32_t at = (flow->queue_at + flow->queued - 1) & (flow->queue_places - 1);
     struct flow_item *item = &flow->queue[at];
-    if (!item->kept || !kept_is_written(item->kept))
+    if (!item->kept || stays(item) || !kept_is_written(item->kept))
         return false;
     flow->queued--;
     flow->queued_bytes -= item_size(item);
@@ -316,6 +323,7 @@ struct flow_item flow_queue_take(struct flow *flow)
     flow->queue_at = (flow->queue_at + 1) & (flow->queue_places - 1);
     flow->queued--;
     flow->queued_bytes -= item_size(&item);
+    flow->staying -= stays(&item);
     return item;
 }
 

@@ -87,9 +87,10 @@ struct flow {
     struct flow_item *queue;
     uint32_t queue_places, queue_at, queued; /* a ring too */
     uint64_t queued_bytes;
+    uint32_t staying;   /* of the queue, those that are never spilled: of shared subscriptions */
     uint32_t looked_at; /* the second in which expired messages were looked for */
 
-    /* What of the queue is on disk only: behind all that is in memory. */
+    /* What of the queue is on disk only: behind all that is in memory and may be spilled. */
     uint64_t spilled, spilled_bytes;
     uint64_t spill_after; /* those with a higher number (kept.number) */
     uint16_t again;       /* of them, the first so many may have been sent before the last start */
@@ -105,6 +106,12 @@ void flow_free(struct flow *flow);
 static inline bool flow_is_empty(const struct flow *flow)
 {
     return flow->span == 0 && flow->queued == 0 && flow->spilled == 0;
+}
+
+/* How many of the queue in memory may be spilled. */
+static inline uint32_t flow_spillable(const struct flow *flow)
+{
+    return flow->queued - flow->staying;
 }
 
 /* Whether another message may be sent. */
@@ -159,7 +166,8 @@ size_t flow_queue_expire(struct flow *flow, uint32_t second);
 /* The same with all that an item has. */
 int flow_queue_item(struct flow *flow, const struct flow_item *item);
 
-/* Forgets the last of the queue in memory, if it is on disk, so that it counts as spilled. Returns whether it did. */
+/* Forgets the last of the queue in memory, if it is on disk and of no shared subscription, so that it counts as spilled.
+ * Returns whether it did. */
 bool flow_spill_last(struct flow *flow);
 
 /* Drops the references of an item that is in no flow any more, but not its place on disk. */

@@ -1,6 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 
-/* How much of a session's queue is in memory; what is behind that waits on disk only. Any thread. */
+/*
+ * How much of a session's queue is in memory; what is behind that waits on disk only. Any thread.
+ *
+ * What came by a shared subscription stays in memory, and does not count here: when the session ends, or leaves the group,
+ * others must get it. So only max_queued_messages and max_queued_bytes bound that.
+ */
 
 #ifndef TOCSIN_BROKER_SPILL_H
 #define TOCSIN_BROKER_SPILL_H
