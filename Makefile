@@ -160,7 +160,9 @@ crash: test-deps ## kill it KILLS=n times in each of several ways, and compare a
 	@$(MAKE) --no-print-directory compile tools
 	$(PYTHON) tests/system/crash/run.py --kills $(KILLS)
 	$(PYTHON) tests/system/crash/run.py --kills $(KILLS) --clock --places 20
-	$(PYTHON) tests/system/crash/run.py --kills $(KILLS) --link --restarts
+	$(PYTHON) tests/system/crash/run.py --kills $(KILLS) --link mosquitto --restarts
+	$(PYTHON) tests/system/crash/run.py --kills $(KILLS) --link mosquitto --broker-kills
+	$(PYTHON) tests/system/crash/run.py --kills $(KILLS) --link tocsin --broker-kills
 	$(PYTHON) tests/system/crash/sessions.py --kills $(KILLS)
 	$(PYTHON) tests/system/crash/sessions.py --kills $(KILLS) --workers 2
 	TOCSIN_BUILD=build/asan $(PYTHON) tests/system/crash/run.py --kills $(KILLS) --faults

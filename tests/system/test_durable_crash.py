@@ -14,8 +14,8 @@ from preloaded import preloaded
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent / "crash"))
 from account import read_lines  # noqa: E402
+from daemon import Daemon  # noqa: E402
 from publisher import Publisher  # noqa: E402
-from run import Daemon  # noqa: E402
 
 pytestmark = pytest.mark.threads
 

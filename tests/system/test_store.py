@@ -16,24 +16,27 @@ sys.path.insert(0, str(ROOT / "tests/system/crash"))
 import power  # noqa: E402
 import sessions  # noqa: E402
 from account import read_lines  # noqa: E402
+from daemon import Daemon, until  # noqa: E402
 from preloaded import preloaded  # noqa: E402
 from publisher import Publisher  # noqa: E402
-from run import Daemon, harass, until  # noqa: E402
+from run import harass  # noqa: E402
 
 FAULTS = "asan" in os.environ.get("TOCSIN_BUILD", "") or "tsan" in os.environ.get("TOCSIN_BUILD", "")
 
 
 @pytest.mark.threads
-@pytest.mark.parametrize("by_link", [False, True])
+@pytest.mark.parametrize("link", [None, "mosquitto"])
 @pytest.mark.parametrize("places", [20, 200000])
-def test_nothing_acknowledged_is_lost_by_kill_9(tmp_path, by_link, places):
-    account, acked = harass(tmp_path, 6, seed=1, by_link=by_link, faults=FAULTS, places=places)
+def test_nothing_acknowledged_is_lost_by_kill_9(tmp_path, link, places):
+    account, acked = harass(tmp_path, 6, seed=1, link=link, faults=FAULTS, places=places)
     assert acked > 0
     account.check()
 
 
-@pytest.mark.parametrize("more", [{"clock": True}, {"by_link": True, "restarts": True}], ids=["clock", "restarts"])
-def test_nothing_is_lost_when_also_the_clock_is_set_or_the_broker_restarts(tmp_path, more):
+@pytest.mark.parametrize("more", [{"clock": True}, {"link": "mosquitto", "trouble": "restarts"},
+                                  {"link": "mosquitto", "trouble": "kills"}, {"link": "tocsin", "trouble": "kills"}],
+                         ids=["clock", "restarts", "mosquitto-killed", "broker-killed"])
+def test_nothing_is_lost_when_also_the_clock_is_set_or_the_broker_ends(tmp_path, more):
     account, acked = harass(tmp_path, 6, seed=2, **more)
     assert acked > 0
     account.check()
@@ -104,13 +107,17 @@ def daemon(tmp_path):
             d.process.wait()
 
 
+def acked(clients):
+    return {(c.name, n) for c in clients for n in c.acked}
+
+
 def finish(daemon, clients):
     """Lets the publishers end, awaits all deliveries, and compares."""
     for c in clients:
         c.finish()
     for c in clients:
         assert c.done.wait(60), f"{c.name} waits for {list(c.flying.values())[:5]}"
-    until(lambda: daemon.has_all(clients), "all deliveries")
+    until(lambda: daemon.has_all(acked(clients)), "all deliveries")
     assert daemon.stop() == 0, daemon.said()[-3000:].decode()
     assert daemon.rows() == 0
     account = daemon.account(clients)
@@ -235,7 +242,7 @@ def test_what_is_left_of_a_damaged_file_is_rescued_and_delivered(daemon, publish
     assert store(build, "check", d.database).stdout.endswith("whole\n")
     assert "already" in store(build, "rescue", d.database).stderr  # the damaged one is not overwritten
     d.start()
-    until(lambda: d.has_all(clients), "all deliveries")
+    until(lambda: d.has_all(acked(clients)), "all deliveries")
     assert d.stop() == 0
     assert d.rows() == 0
 
@@ -312,7 +319,7 @@ def test_what_cannot_be_read_does_not_stop_what_comes_behind(daemon, publishers)
     for c in clients:
         c.finish()
         assert c.done.wait(60)
-    until(lambda: d.has_all(clients), "all deliveries")
+    until(lambda: d.has_all(acked(clients)), "all deliveries")
     assert d.stop() == 0
     assert d.rows() == 2500
     assert b"stay on disk" in d.said()

@@ -40,33 +40,39 @@ def read_lines(path, ends, rich):
 
 
 class Account:
-    def __init__(self):
+    """`kills`: times of the ends of all lives. `wanted`: (name, number) of what has to be there; None: all that is acknowledged.
+    `resent_at`: times at which a broker in between may have begun to send again what it had sent: a kill of it, or of who it
+    sends to."""
+
+    def __init__(self, kills, wanted=None, resent_at=()):
+        self.kills, self.wanted, self.resent_at = kills, wanted, resent_at
         self.lost, self.disorder, self.unexplained = [], [], []
         self.deliveries = self.again = self.window = 0
         self.window_ms, self.window_lines = [], []
 
-    def add(self, target, seen, publishers, kills, ends_at, by_link):
-        """`kills`: times of the ends of all lives, `ends_at`: lines of this target at these."""
+    def add(self, target, seen, publishers, ends_at):
+        """`ends_at`: lines of this target at the kills."""
         by_number = collections.defaultdict(list)
         for one in seen:
             self.deliveries += 1
             by_number[one.name, one.number].append(one)
+        wanted = self.wanted if self.wanted is not None else {(p.name, n) for p in publishers for n in p.acked}
+        self.lost += [(target, *one) for one in sorted(wanted - by_number.keys())]
         for p in publishers:
-            self.lost += [(target, p.name, n) for n in sorted(p.acked) if (p.name, n) not in by_number]
             firsts = [(by_number[p.name, n][0].position, n) for n in range(1, p.number + 1) if (p.name, n) in by_number]
             for (a, n), (b, m) in zip(firsts, firsts[1:]):
                 if b < a:
                     self.disorder.append((target, p.name, n, m))
             for n in range(1, p.number + 1):
                 if len(by_number.get((p.name, n), ())) > 1:
-                    self.explain(target, p, n, by_number[p.name, n], kills, ends_at, by_link)
+                    self.explain(target, p, n, by_number[p.name, n], ends_at)
 
-    def explain(self, target, p, n, seen, kills, ends_at, by_link):
+    def explain(self, target, p, n, seen, ends_at):
         ids = collections.defaultdict(list)
         for one in seen:
             ids[one.id].append(one)
-        killed_since = bool(kills) and kills[-1] > p.first[n]
-        sent = p.sent[n] if not by_link else 1 + sum(k > p.first[n] for k in kills)
+        killed_since = any(k > p.first[n] for k in (self.kills[-1:] or []) + list(self.resent_at)[-1:])
+        sent = p.sent[n] + sum(k > p.first[n] for k in self.resent_at)
         if seen[0].id is None:  # the target does not tell deliveries apart
             lives = len({one.life for one in seen})
             if not killed_since or len(seen) > lives + sent - 1:
@@ -82,7 +88,7 @@ class Account:
                 if one.life == other.life:
                     self.unexplained.append((target, p.name, n, "twice in one life", id))
                     continue
-                self.window_ms.append(1000 * (kills[one.life] - one.time))
+                self.window_ms.append(1000 * (self.kills[one.life] - one.time))
                 self.window_lines.append(ends_at[one.life] - one.position)
 
     def report(self):

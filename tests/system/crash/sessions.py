@@ -19,9 +19,9 @@ import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
+from daemon import PATIENCE, Daemon, until  # noqa: E402
 from ports import free_port  # noqa: E402
 from publisher import Publisher, packet, text  # noqa: E402
-from run import PATIENCE, Daemon, until  # noqa: E402
 from subscriber import Account, Subscriber  # noqa: E402
 
 QOS = [1, 2, 2, 1, 0]  # of the publishers
