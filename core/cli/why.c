@@ -280,6 +280,10 @@ const struct cli_command cli_why = {
         "--topic, it is the last message. What is kept, and how long, the group `ledger` says\n"
         "(`tocsin help ledger`), and each route's option of that name.\n"
         "\n"
+        "The ledger is written with whatever else goes to disk, and once a second if there is\n"
+        "nothing else. After kill -9, messages of the last second may be missing that made no\n"
+        "delivery, or whose deliveries were made at once; what waits, or is a dead letter, is there.\n"
+        "\n"
         "Which routes do not match a message is not kept: it is found out when you ask, by the\n"
         "configuration as it is then.",
     .example = "tocsin why --topic 'clients/+/10.0.0.7/#'",

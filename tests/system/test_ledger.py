@@ -17,6 +17,7 @@ SERVICES = """
 down = {{ plugin = "file"; retry = {{ initial = "20ms"; max = "50ms"; {retry} }};
           targets = {{ out = {{ path = "{folder}/later/out"; }}; }}; }};
 run = {{ plugin = "exec"; targets = {{ it = {{ command = [ "/bin/sh", "-c", "exit 75" ]; }}; }}; retry = {{ max_attempts = 2; initial = "10ms"; max = "20ms"; }}; }};
+no = {{ plugin = "exec"; targets = {{ it = {{ command = [ "/bin/false" ]; }}; }}; }};
 """
 ROUTES = """
 { name = "hot"; topic = "in/#"; when = "value > 20"; targets = "file:out"; },
@@ -322,6 +323,28 @@ def test_after_kill_9_the_ledger_agrees_with_the_deliveries(router, broker, clie
     for entry in awaited(router, "down/#", "done", 301):
         assert events(entry["deliveries"][0])[-1] == "sent"
     assert router.run.stop() == 0
+
+
+@pytest.mark.threads
+@pytest.mark.parametrize("topic", ["down/a", "run/a", "both/a"])
+def test_what_is_on_disk_is_in_the_ledger_right_after_its_acknowledgement(router, broker, client, topic):
+    """What waits, what is dead at once, and what is sent and waits: the acknowledgement waited for a commit, and in that it was."""
+    routes = ROUTES + (', { name = "cmd"; topic = "run/#"; targets = "no"; }'
+                       ', { name = "both"; topic = "both/#"; targets = [ "file:out", "down:out" ]; }')
+    start(router, broker, routes=routes)
+    router.run.stop()
+    for i in range(8):
+        router.start().ready()
+        client(broker.port).publish(f"{topic}/{i}", b"1", 1)
+        router.run.kill()
+        router.run.wait()
+        entry = json.loads(tocsin(router, "why", "--last", "--json"))
+        assert entry["topic"] == f"{topic}/{i}"
+        waiting = entry["deliveries"][-1]
+        assert waiting["state"] in ("waiting", "dead") and waiting["number"] > 0
+        assert "rejected" in events(waiting) or waiting["state"] == "waiting"
+        text = tocsin(router, "why", "--queue", str(waiting["number"]))
+        assert f"topic {topic}/{i}" in text and f"`tocsin queue show {waiting['number']}`" in text
 
 
 def test_what_was_in_memory_only_is_told_to_be_lost(router, broker, client):
