@@ -107,25 +107,27 @@ static const char *single_topic(const struct book_filter *f)
     return f->topic && !strpbrk(f->topic, "+#") ? f->topic : NULL;
 }
 
-static void add_reasons(const struct book_file *file, const struct book *book,
-                        const struct book_filter *f, struct buf *out)
+/* Of a topic; `matches` routes match it now. */
+static void add_topic_reasons(const struct book_file *file, const struct book_filter *f,
+                              size_t matches, struct buf *out)
 {
     const char *topic = single_topic(f);
-    if (f->number > 0)
+    if (matches == 0)
         buf_addf(out,
-                 "- %" PRIu64 " is a number of `tocsin queue list`: `tocsin why --queue %" PRIu64
-                 "` tells of that.\n",
-                 f->number, f->number);
-    add_ledger_reasons(&file->ledger, out);
-    if (!f->delivery) {
-        buf_addf(out,
-                 "- It matched no route%s. `tocsin explain %s PAYLOAD` shows what would become of "
-                 "it now.\n",
+                 "- It matched no route%s. `tocsin explain '%s' PAYLOAD` shows what would become "
+                 "of it now.\n",
                  file->ledger.unmatched ? "" : ", and ledger.unmatched is false",
                  topic ? topic : "TOPIC");
-        buf_addf(out, "- It never came: `tocsin sub -t '%s'` shows what the broker has of it.\n",
-                 f->topic ? f->topic : "#");
-    }
+    buf_addf(out, "- It never came: `tocsin sub -t '%s'` shows what comes to the broker now.\n",
+             f->topic ? f->topic : "#");
+}
+
+static void add_reasons(const struct book_file *file, const struct book *book,
+                        const struct book_filter *f, size_t matches, struct buf *out)
+{
+    add_ledger_reasons(&file->ledger, out);
+    if (!f->delivery)
+        add_topic_reasons(file, f, matches, out);
     buf_add_str(out, "- Its routes say ledger = \"none\", or it came before there was a store.\n");
     if (book->oldest_ms > 0) {
         buf_add_str(out, "- It is older than what is kept, which goes back to ");
@@ -146,29 +148,58 @@ static void add_reasons(const struct book_file *file, const struct book *book,
                     "with this store now.\n");
 }
 
+/* What can be said of a number is certain. */
+static int tell_no_message(const struct book_file *file, const struct book *book, uint64_t number)
+{
+    struct buf out = BUF_INIT(65536), id = BUF_INIT(65536);
+    buf_addf(&out, "tocsin why: there is no message %" PRIu64 " in the ledger", number);
+    if (number < book->first_row) {
+        buf_add_str(&out, ": it is older than what is kept, which goes back to ");
+        add_time(&out, book->oldest_ms);
+        buf_add_str(&out, " (ledger.max_age, ledger.max_size).\n");
+    } else if (number >= book->next_row) {
+        buf_addf(&out, ", whose last number is %" PRIu64 " so far.\n", book->next_row - 1);
+    } else {
+        buf_add_str(&out, ": not every number is that of a message. `tocsin ledger` lists those "
+                          "that there are.\n");
+    }
+    if (book_find_queued(file->db, number, &id) == 0)
+        buf_addf(&out,
+                 "If it is a number of `tocsin queue list`, `tocsin why --queue %" PRIu64
+                 "` tells of that.\n",
+                 number);
+    fputs(buf_str(&out), stderr);
+    buf_release(&out);
+    buf_release(&id);
+    return CLI_FAILED;
+}
+
 static int tell_nothing(const struct book_file *file, const struct book *book,
                         const struct question *q)
 {
     const struct book_filter *f = &q->filter;
+    if (f->number > 0 && book->oldest_ms > 0)
+        return tell_no_message(file, book, f->number);
     struct buf out = BUF_INIT(OUTPUT_MOST);
+    size_t matches = 0;
     if (book->oldest_ms == 0)
-        buf_add_str(&out, "tocsin why: the ledger is empty. It may be that:\n");
-    else if (f->number > 0)
-        buf_addf(&out,
-                 "tocsin why: there is no message %" PRIu64 " in the ledger. It may be that:\n",
-                 f->number);
+        buf_add_str(&out, "tocsin why: the ledger is empty.");
     else if (f->delivery)
-        buf_addf(&out, "tocsin why: the ledger has no delivery %s. It may be that:\n", f->delivery);
+        buf_addf(&out, "tocsin why: the ledger has no delivery %s.", f->delivery);
     else if (f->topic)
-        buf_addf(&out, "tocsin why: the ledger has no message for %s. It may be that:\n", f->topic);
+        buf_addf(&out, "tocsin why: the ledger has no message for %s.", f->topic);
     else
-        buf_add_str(&out, "tocsin why: the ledger has no message. It may be that:\n");
-    add_reasons(file, book, f, &out);
+        buf_add_str(&out, "tocsin why: the ledger has no message.");
     if (single_topic(f)) {
+        buf_add_byte(&out, '\n');
         struct why_routes *routes = why_routes_open(q->config);
-        why_routes_tell_topic(routes, f->topic, q->all, &out);
+        matches = why_routes_tell_topic(routes, f->topic, q->all, &out);
         why_routes_close(routes);
+        buf_add_str(&out, "It may be that:\n");
+    } else {
+        buf_add_str(&out, " It may be that:\n");
     }
+    add_reasons(file, book, f, matches, &out);
     fputs(buf_str(&out), stderr);
     buf_release(&out);
     return CLI_FAILED;
@@ -282,7 +313,8 @@ const struct cli_command cli_why = {
         "\n"
         "The ledger is written with whatever else goes to disk, and once a second if there is\n"
         "nothing else. After kill -9, messages of the last second may be missing that made no\n"
-        "delivery, or whose deliveries were made at once; what waits, or is a dead letter, is there.\n"
+        "delivery, or whose deliveries were made at once; what waits, or is a dead letter, is "
+        "there.\n"
         "\n"
         "Which routes do not match a message is not kept: it is found out when you ask, by the\n"
         "configuration as it is then.",

@@ -175,9 +175,24 @@ static void add_reason(const struct other *other, struct buf *out)
     }
 }
 
+/* Whether a few words about it are of interest: it is not on another branch of the tree altogether. */
+static bool is_near(const struct other *other)
+{
+    return other->relation != RELATION_TOPIC || other->near > 0;
+}
+
+static size_t count_near(const struct other *list, size_t count)
+{
+    size_t n = 0;
+    while (n < count && is_near(&list[n]))
+        n++;
+    return n;
+}
+
 static void add_others(const struct other *list, size_t count, bool all, struct buf *out)
 {
-    size_t shown = all || count <= A_FEW + 1 ? count : A_FEW;
+    size_t near = count_near(list, count), most = near <= A_FEW + 1 ? near : A_FEW;
+    size_t shown = all ? count : most;
     for (size_t i = 0; i < shown; i++) {
         buf_add_str(out, "  route \"");
         add_text(out, route_name(list[i].route));
@@ -185,8 +200,13 @@ static void add_others(const struct other *list, size_t count, bool all, struct 
         add_reason(&list[i], out);
         buf_add_byte(out, '\n');
     }
-    if (shown < count)
-        buf_addf(out, "  ... and %zu more, less like it: --all names them\n", count - shown);
+    size_t rest = count - shown;
+    if (rest > 0)
+        buf_addf(out, "  %zu%s: --all names %s\n", rest,
+                 shown > 0   ? " more"
+                 : rest == 1 ? " of a topic not like it"
+                             : " of topics not like it",
+                 rest == 1 ? "it" : "them");
 }
 
 static size_t count_matches(const struct other *list, size_t count)
@@ -221,7 +241,6 @@ void why_routes_tell(const struct why_routes *r, const struct book_entry *entry,
     free(list);
 }
 
-/* What matches would have been noted, or not, by its own word. */
 static void add_matches(const struct other *list, size_t count, struct buf *out)
 {
     for (size_t i = 0; i < count; i++) {
@@ -235,22 +254,24 @@ static void add_matches(const struct other *list, size_t count, struct buf *out)
     }
 }
 
-void why_routes_tell_topic(const struct why_routes *r, const char *topic, bool all, struct buf *out)
+size_t why_routes_tell_topic(const struct why_routes *r, const char *topic, bool all,
+                             struct buf *out)
 {
     if (!r || !r->read)
-        return;
+        return 0;
     size_t count;
     struct other *list = list_others(r, NULL, topic, strlen(topic), NULL, &count);
     size_t matches = list ? count_matches(list, count) : 0;
     if (matches > 0) {
-        buf_add_str(out, "By the configuration as it is now, these routes match it:\n");
+        buf_add_str(out, "By the configuration as it is now, it matches:\n");
         add_matches(list, matches, out);
     } else if (list) {
-        buf_addf(out, "By the configuration as it is now, none of its %zu routes matches it%s\n",
-                 count, count > 0 ? ":" : ".");
+        buf_addf(out, "By the configuration as it is now, it matches none of %zu route%s%s\n",
+                 count, count == 1 ? "" : "s", count > 0 ? ":" : ".");
         add_others(list, count, all, out);
     }
     free(list);
+    return matches;
 }
 
 /* ---- JSON ---- */

@@ -27,9 +27,9 @@ void why_routes_close(struct why_routes *routes);
 void why_routes_tell(const struct why_routes *routes, const struct book_entry *entry, bool all,
                      struct buf *out);
 
-/* Which routes match a topic of which there is no record, or that none does. */
-void why_routes_tell_topic(const struct why_routes *routes, const char *topic, bool all,
-                           struct buf *out);
+/* Which routes match a topic of which there is no record, or that none does. Returns how many do. */
+size_t why_routes_tell_topic(const struct why_routes *routes, const char *topic, bool all,
+                             struct buf *out);
 
 /* All of them as an array of objects, to be taken over; NULL when it is not known. */
 struct json_t *why_routes_json(const struct why_routes *routes, const struct book_entry *entry);

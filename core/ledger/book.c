@@ -384,6 +384,7 @@ static int read_extent(sqlite3 *db, struct book *book)
     if (step == SQLITE_ROW) {
         book->kept = (uint64_t)(sqlite3_column_int64(row, 1) - sqlite3_column_int64(row, 0));
         book->oldest_ms = sqlite3_column_int64(row, 2);
+        book->first_row = (uint64_t)sqlite3_column_int64(row, 0);
     }
     sqlite3_finalize(row);
     return step == SQLITE_ROW ? 0 : -EIO;

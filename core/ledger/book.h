@@ -91,10 +91,11 @@ struct book {
     char error[200]; /* of SQLite, for -EIO */
 
     /* Of the whole ledger. */
-    uint64_t kept;     /* messages, about */
-    uint64_t dropped;  /* messages and events that were not noted, in the rows that were read */
-    int64_t oldest_ms; /* the oldest row's last time; 0: it is empty */
-    uint64_t next_row; /* number after those that were read, for book_follow() */
+    uint64_t kept;      /* messages, about */
+    uint64_t dropped;   /* messages and events that were not noted, in the rows that were read */
+    int64_t oldest_ms;  /* the oldest row's last time; 0: it is empty */
+    uint64_t first_row; /* its number; 0: it is empty */
+    uint64_t next_row;  /* number after those that were read, for book_follow() */
     struct book_text last_run; /* of the daemon that wrote last; "" when it is not known */
     bool last_ended;           /* that one has ended in good order */
 };

@@ -144,11 +144,16 @@ static void add_reason(struct buf *out, const struct book_event *e)
     add_text(out, e->reason);
 }
 
-static void add_event(const struct book_event *e, struct buf *out)
+/* `now_at` is the target that it had gone on to; NULL: it had not. */
+static void add_event(const struct book_event *e, const struct book_text *now_at, struct buf *out)
 {
     buf_add_str(out, "    ");
     add_time(out, e->at_ms);
     buf_add_str(out, "  ");
+    if (now_at) {
+        add_text(out, *now_at);
+        buf_add_str(out, ", ");
+    }
     if (e->attempt > 0)
         buf_addf(out, "attempt %" PRIu64 ": ", e->attempt);
     switch (e->event) {
@@ -192,12 +197,16 @@ static void add_event(const struct book_event *e, struct buf *out)
 static size_t add_events_like(const struct book_delivery *d, size_t at, struct buf *out)
 {
     const struct book_event *first = &d->events[at];
-    add_event(first, out);
+    const struct book_text *now_at = NULL;
+    for (size_t i = 0; i < at; i++)
+        if (d->events[i].moved_to.len > 0)
+            now_at = &d->events[i].moved_to;
+    add_event(first, now_at, out);
     size_t end = at + 1;
     while (end < d->event_count && is_same_failure(first, &d->events[end]))
         end++;
     if (end - at == 2)
-        add_event(&d->events[at + 1], out);
+        add_event(&d->events[at + 1], now_at, out);
     if (end - at <= 2)
         return end - at;
     const struct book_event *last = &d->events[end - 1];
@@ -281,8 +290,9 @@ void tell_entry(const struct book_entry *e, const char *others, struct buf *out)
         buf_add_str(out, " by link ");
         add_text(out, e->link);
     }
-    buf_addf(out, " with QoS %u and %" PRIu64 " bytes%s%s.\n", e->qos, e->size,
-             e->retain ? ", retained" : "", e->dup ? ", marked as sent before" : "");
+    buf_addf(out, " with QoS %u and %" PRIu64 " byte%s%s%s.\n", e->qos, e->size,
+             e->size == 1 ? "" : "s", e->retain ? ", retained" : "",
+             e->dup ? ", marked as sent before" : "");
     add_decisions(e, others, out);
     if (e->delivery_count > 0)
         buf_addf(out, "%zu deliver%s:\n", e->delivery_count, e->delivery_count == 1 ? "y" : "ies");
