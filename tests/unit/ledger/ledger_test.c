@@ -118,7 +118,7 @@ static void messages_and_events_come_back(void **state)
     tell_line(book.entries[1], &out);
     static const char *const said[] = { "dropped: full",
                                         "moved on to mail:ops: down",
-                                        "  sent\n",
+                                        "  mail:ops, sent\n",
                                         "has ended: if it was of QoS 0 it is lost",
                                         "It was not routed: it was taken over before.",
                                         "  mail:ops sent" };
