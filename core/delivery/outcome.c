@@ -295,8 +295,9 @@ void service_submit(struct service *service, struct delivery *first, enum origin
             seen_safe(service->host->seen, d, false);
         if (has_place && service->host->keeper) {
             keep_order(service->host->keeper, d);
+            /* One that had a place before has let go of its message, which may have been taken since. */
             if (d->message->qos > 0)
-                keep_put(service->host->keeper, d, true);
+                keep_put(service->host->keeper, d, origin == ORIGIN_ROUTE);
         }
         if (place == QUEUE_DROPPED) {
             d->next = dropped;

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: MIT
+"""The configuration is read again while thousands of deliveries wait on disk: all are made, and none twice."""
+
+import collections
+import signal
+
+import pytest
+from router import Included, Router, config
+
+ROOMS = 5
+RELOADS = 6
+
+
+def service(folder, retry_ms):
+    """Fails for a room whose folder is not there. Each `retry_ms` makes it another service, which takes over."""
+    return f"""
+    down = {{ plugin = "file"; queue = {{ max_messages = 100; }}; retry = {{ initial = "20ms"; max = "{retry_ms}ms"; }};
+              breaker = {{ failures = 0; }};
+              targets = {{ out = {{ path = "{folder}/{{room}}/out"; newline = "always"; }}; }}; }};
+    """
+
+
+@pytest.fixture
+def router(process, build, tmp_path):
+    return Router(process, build, tmp_path)
+
+
+@pytest.fixture
+def broker(free_port):
+    return Included(free_port(), {})
+
+
+def test_what_waits_on_disk_is_delivered_once_whatever_is_reloaded(router, broker, client):
+    route = '{ topic = "in/{room}/#"; targets = "down:out"; }'
+    store = f'store = {{ path = "{router.folder}/store/tocsin.db"; }};\n'
+
+    def text(turn):
+        return store + config(router, broker, route, service(router.folder, 50 + turn))
+
+    router.start(text(0)).ready()
+    c = client(broker.port)
+    number = 0
+
+    def publish(n):
+        nonlocal number
+        for _ in range(n):
+            c.publish_soon(f"in/{number % ROOMS}/{number % 31}", b"%d" % number, 1)
+            number += 1
+
+    publish(3000)
+    for turn in range(RELOADS):
+        if turn == 2:  # from here on it drains, but for the last rooms
+            for room in range(ROOMS - 2):
+                router.path(str(room)).mkdir()
+        router.write(text(turn + 1))
+        router.run.child.send_signal(signal.SIGHUP)
+        publish(500)
+        router.run.wait_line("reloaded")
+        publish(100)
+    for room in range(ROOMS - 2, ROOMS):
+        router.path(str(room)).mkdir()
+    c.publish("in/0/last", b"%d" % number, 1)
+    number += 1
+    for room in range(ROOMS):
+        count = len(range(room, number - 1, ROOMS)) + (room == 0)
+        router.lines(f"{room}/out", count)
+    assert router.run.stop() == 0
+    came = collections.Counter(line for room in range(ROOMS) for line in router.path(f"{room}/out").read_bytes().split())
+    assert [line for line, count in came.items() if count > 1] == []
+    assert sorted(map(int, came)) == list(range(number))
