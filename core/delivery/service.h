@@ -95,9 +95,10 @@ struct service_target {
     uint64_t spill_after, spill_last;
     /* A filter of the topics that it has something of; NULL: they are not known. Each is two bits. */
     uint64_t *spilled_topics;
-    /* The numbers of those in that range that are not on disk only, since they are urgent; in ascending order. */
+    /* The numbers of those in that range that are not on disk only; in ascending order. */
     uint64_t *ahead;
     size_t ahead_count, ahead_cap;
+    bool noting;    /* there is an heir, or one from whom to inherit: see spill_note() */
     bool loading;   /* some of it is on its way back */
     bool heired;    /* it is another target's now */
     bool more_dead; /* there are more dead letters to be tried again */
@@ -267,8 +268,27 @@ int spill_restore(struct service_target *target, uint64_t *found);
 /* Takes in dead letters that a person wants tried again, if there are any. */
 void spill_revive(struct service_target *target);
 
-/* Hands what is on disk only on to another target of the same name. Without a lock. */
-void spill_hand_on(struct service_target *from, struct service_target *to);
+/*
+ * Handing on what is on disk only to another target of the same name. While both take deliveries in, each other's rows are
+ * between their own; so from before the second one's first until after the handing on, both note the numbers of what is not
+ * on disk only, and neither loads anything. With the target's lock.
+ */
+void spill_note(struct service_target *target, bool on);
+
+/* What is handed on. */
+struct spill_part {
+    size_t count;
+    uint64_t after, last;
+    uint64_t *topics, *ahead;
+    size_t ahead_count;
+};
+
+/* Takes it from a target, which loads nothing more, not even what is on its way. With its lock, in one go with the
+ * emptying of its queue: what is loaded later is behind that. */
+void spill_give(struct service_target *from, struct spill_part *out);
+
+/* Gives it to the other. Without a lock. */
+void spill_take(struct service_target *to, struct spill_part *part);
 
 /* Forgets what is known of what is on disk. */
 void spill_release(struct service_target *target);

@@ -184,7 +184,9 @@ static size_t hand_on(struct service *s, const struct services *successor)
         struct service_target *heir = service_target(to, t->target.name, strlen(t->target.name));
         if (!heir || !can_take_over(t, heir))
             continue;
+        struct spill_part part;
         pthread_mutex_lock(&s->lock);
+        spill_give(t, &part);
         struct delivery *list = queue_empty(t->queue);
         for (struct delivery *d = list; d; d = d->next) {
             d->target = &heir->target;
@@ -193,12 +195,37 @@ static size_t hand_on(struct service *s, const struct services *successor)
         pthread_mutex_unlock(&s->lock);
         if (list)
             service_submit(to, list, ORIGIN_OLD, clock_mono_ms());
-        spill_hand_on(t, heir);
+        spill_take(heir, &part);
     }
     pthread_mutex_lock(&s->lock);
     size_t left = queue_count(s->queue) + spill_count(s);
     pthread_mutex_unlock(&s->lock);
     return left;
+}
+
+/* See spill_note(). */
+static void note_service(struct service *s, bool on)
+{
+    pthread_mutex_lock(&s->lock);
+    for (size_t i = 0; i < s->target_count; i++)
+        spill_note(s->targets[i], on);
+    pthread_mutex_unlock(&s->lock);
+}
+
+static void note_set(struct services *services, bool on)
+{
+    for (size_t i = 0; i < services->count; i++) {
+        struct service *s = services->items[i];
+        pthread_mutex_lock(&s->lock);
+        const bool shared = s->sets > 1;
+        pthread_mutex_unlock(&s->lock);
+        if (!on || !shared)
+            note_service(s, on);
+    }
+    pthread_mutex_lock(&services->lock);
+    for (const struct retired *r = services->retired; r; r = r->next)
+        note_service(r->service, on);
+    pthread_mutex_unlock(&services->lock);
 }
 
 static size_t retired_count(struct services *services)
@@ -331,8 +358,11 @@ int services_start(struct services *services)
         if (rc < 0)
             return rc;
     }
-    if (services->predecessor)
+    if (services->predecessor) {
+        note_set(services->predecessor, true);
+        note_set(services, true);
         directory_set(services->directory, services);
+    }
     if (services->watched || (services->count == 0 && !services->predecessor))
         return 0;
     int rc = thread_start(&services->watchdog, "watchdog", watchdog_main, services);
@@ -412,8 +442,10 @@ size_t services_free(struct services *services, int64_t drain_ms)
     struct services *successor = services->successor;
     if (successor)
         successor->predecessor = NULL;
-    if (services->predecessor)
+    if (services->predecessor) {
+        note_set(services->predecessor, false);
         services->predecessor->successor = NULL;
+    }
     gather_ending(services);
 
     /* All of them stop at the same time, so the time is spent once. */
@@ -422,12 +454,15 @@ size_t services_free(struct services *services, int64_t drain_ms)
     for (size_t i = 0; i < services->count; i++) {
         struct service *s = services->items[i];
         size_t left = successor ? hand_on(s, successor) : 0;
+        note_service(s, false);
         if (left > 0 && retire(successor, s, left))
             continue;
         services->items[ending++] = s;
         service_begin_stop(s, stop_ms);
     }
     services->count = ending;
+    if (successor)
+        note_set(successor, false);
 
     for (size_t i = 0; i < services->count; i++)
         service_finish_stop(services->items[i]);

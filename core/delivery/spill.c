@@ -53,7 +53,8 @@ static void note_topic(struct service_target *t, const struct delivery *d)
     if (t->spilled == 0) {
         forget_topics(t);
         t->spilled_topics = calloc(FILTER_BITS / 64, sizeof(*t->spilled_topics));
-        t->ahead_count = 0; /* they are before what will be there */
+        if (!t->noting)
+            t->ahead_count = 0; /* they are before what will be there */
     }
     if (t->spilled_topics)
         add_to_filter(t->spilled_topics, hash_of(d));
@@ -85,14 +86,18 @@ static bool is_ahead(const struct service_target *t, uint64_t number)
            bsearch(&number, t->ahead, t->ahead_count, sizeof(number), compare);
 }
 
-/* Whether an urgent delivery may go before what is on disk only; then its number is noted, so that it is not loaded. */
-static bool goes_ahead(struct service_target *t, struct delivery *d)
+/* Whether an urgent delivery may go before what is on disk only. */
+static bool may_go_ahead(const struct service_target *t, const struct delivery *d)
 {
     if (!delivery_is_urgent(d) || !queue_has_urgent_place(t->queue, d->size))
         return false;
-    if (t->spilled == 0)
-        return true;
-    if (!t->spilled_topics || is_in_filter(t->spilled_topics, hash_of(d)) || !has_room_ahead(t, 1))
+    return t->spilled == 0 || (t->spilled_topics && !is_in_filter(t->spilled_topics, hash_of(d)));
+}
+
+/* One that is taken in, and must not be loaded. Its number is the highest of the target's so far. */
+static bool note_ahead(struct service_target *t, struct delivery *d)
+{
+    if (!has_room_ahead(t, 1))
         return false;
     keep_order(keeper_of(t), d);
     t->ahead[t->ahead_count++] = d->number;
@@ -101,9 +106,13 @@ static bool goes_ahead(struct service_target *t, struct delivery *d)
 
 bool spill_is_needed(struct service_target *t, struct delivery *d)
 {
-    if (!keeper_of(t) || d->kept || (t->spilled == 0 && queue_has_place(t->queue, d->size)))
+    if (!keeper_of(t) || d->kept)
         return false;
-    return !goes_ahead(t, d);
+    const bool fits = t->spilled == 0 && queue_has_place(t->queue, d->size);
+    if (!fits && !may_go_ahead(t, d))
+        return true;
+    /* One that has a number has come from a target that has noted it, if that was needed. */
+    return (t->spilled > 0 || t->noting) && d->number == 0 && !note_ahead(t, d);
 }
 
 void spill_release(struct service_target *t)
@@ -116,6 +125,8 @@ void spill_release(struct service_target *t)
 
 void spill(struct service_target *t, struct delivery *d, struct delivery *failed)
 {
+    if (!d->kept)
+        d->number = 0; /* a place that it had elsewhere may be before what has been loaded */
     if (failed)
         keep_move(keeper_of(t), failed, d);
     if (!d->kept) /* QoS 0, or no memory the first time */
@@ -296,7 +307,7 @@ static struct loading *loading_new(struct service_target *t)
 /* With the lock. */
 static bool may_load(const struct service_target *t)
 {
-    return !t->heired && !t->service->stopping && queue_is_low(t->queue);
+    return !t->heired && !t->noting && !t->service->stopping && queue_is_low(t->queue);
 }
 
 void spill_load(struct service_target *t)
@@ -305,8 +316,7 @@ void spill_load(struct service_target *t)
         t->more_dead = false;
         spill_revive(t);
     }
-    if (t->spilled == 0 || t->loading || t->heired || t->service->stopping ||
-        !queue_is_low(t->queue))
+    if (t->spilled == 0 || t->loading || !may_load(t))
         return;
     struct loading *loading = loading_new(t);
     if (!loading)
@@ -375,41 +385,59 @@ static void join_topics(struct service_target *to, uint64_t *topics)
     free(topics);
 }
 
-void spill_hand_on(struct service_target *from, struct service_target *to)
+void spill_give(struct service_target *from, struct spill_part *out)
 {
-    pthread_mutex_lock(&from->service->lock);
-    size_t spilled = from->heired ? 0 : from->spilled, ahead_count = from->ahead_count;
-    uint64_t after = from->spill_after, last = from->spill_last;
-    uint64_t *topics = from->spilled_topics, *ahead = from->ahead;
-    from->spilled_topics = from->ahead = NULL;
+    *out = (struct spill_part){ .ahead = from->ahead, .ahead_count = from->ahead_count };
+    if (!from->heired) {
+        out->count = from->spilled;
+        out->after = from->spill_after;
+        out->last = from->spill_last;
+        out->topics = from->spilled_topics;
+        from->spilled_topics = NULL;
+    }
+    from->ahead = NULL;
     from->ahead_count = from->ahead_cap = 0;
     from->heired = true;
     from->spilled = 0;
-    from->flow.handed_over += spilled;
-    pthread_mutex_unlock(&from->service->lock);
-    if (spilled == 0) {
-        free(topics);
-        free(ahead);
-        return;
-    }
+    from->flow.handed_over += out->count;
+}
+
+void spill_take(struct service_target *to, struct spill_part *part)
+{
     pthread_mutex_lock(&to->service->lock);
-    if (to->spilled == 0)
+    if (to->spilled == 0 && !to->noting)
         to->ahead_count = 0;
-    if (ahead_count > 0 && has_room_ahead(to, ahead_count)) {
-        memcpy(to->ahead + to->ahead_count, ahead, ahead_count * sizeof(*ahead));
-        to->ahead_count += ahead_count;
+    if (part->ahead_count > 0 && has_room_ahead(to, part->ahead_count)) {
+        memcpy(to->ahead + to->ahead_count, part->ahead, part->ahead_count * sizeof(*part->ahead));
+        to->ahead_count += part->ahead_count;
         qsort(to->ahead, to->ahead_count, sizeof(*to->ahead), compare);
     }
-    free(ahead);
-    join_topics(to, topics);
-    if (to->spilled == 0 || after < to->spill_after)
-        to->spill_after = after;
-    if (last > to->spill_last)
-        to->spill_last = last;
-    to->spilled += spilled;
-    to->flow.taken_over += spilled;
-    spill_load(to);
+    free(part->ahead);
+    if (part->count > 0) {
+        join_topics(to, part->topics);
+        if (to->spilled == 0 || part->after < to->spill_after)
+            to->spill_after = part->after;
+        if (to->spilled == 0 || part->last > to->spill_last)
+            to->spill_last = part->last;
+        to->spilled += part->count;
+        to->flow.taken_over += part->count;
+        spill_load(to);
+    } else {
+        free(part->topics);
+    }
     pthread_mutex_unlock(&to->service->lock);
+}
+
+void spill_note(struct service_target *t, bool on)
+{
+    if (!keeper_of(t) || t->noting == on)
+        return;
+    t->noting = on;
+    if (on)
+        return;
+    if (t->spilled == 0)
+        t->ahead_count = 0;
+    spill_load(t);
 }
 
 size_t spill_count(const struct service *s)

@@ -1,0 +1,112 @@
+/* SPDX-License-Identifier: MIT */
+
+/* Queues that go on on disk, with services that follow others: all is delivered, and nothing twice. */
+
+#include "../store/temporary.h"
+#include "scripted_services.h"
+
+#include "delivery/keep.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#define SMALL "queue = { max_messages = 20; }; breaker = { failures = 0; }; " QUICK
+
+/* A store beside the services. */
+static struct {
+    struct temporary files;
+    struct store *store;
+    struct keeper *keeper;
+} disk;
+
+static int set_up_with_disk(void **state)
+{
+    set_up(state);
+    temporary_init(&disk.files);
+    struct buf why = BUF_INIT(4096);
+    CHECK(store_open(disk.files.path, &disk.store, &why) == 0, "%s", buf_str(&why));
+    buf_release(&why);
+    disk.keeper = keeper_new(disk.store);
+    assert_non_null(disk.keeper);
+    scripted_host.keeper = disk.keeper;
+    return 0;
+}
+
+static int tear_down_with_disk(void **state)
+{
+    store_close(disk.store, 10 * 1000);
+    keeper_free(disk.keeper);
+    scripted_host.keeper = NULL;
+    temporary_release(&disk.files);
+    return tear_down(state);
+}
+
+#define DISK_TEST(NAME) cmocka_unit_test_setup_teardown(NAME, set_up_with_disk, tear_down_with_disk)
+
+static struct services *run(int mood, struct services *previous)
+{
+    char text[256];
+    snprintf(text, sizeof(text), "s = { plugin = \"scripted\"; mood = %d; " SMALL "};", mood);
+    struct services *services = make(text, previous);
+    assert_int_equal(services_start(services), 0);
+    return services;
+}
+
+/* Submits so many, numbered on from `*number`, to seven topics in turn, and some to one of their own. */
+static void submit_some(struct services *to, int *number, int n)
+{
+    for (int i = 0; i < n; i++, ++*number) {
+        char topic[16], text[16];
+        const bool alone = *number % 50 == 2;
+        snprintf(topic, sizeof(topic), alone ? "alone/%d" : "t/%d", alone ? *number : *number % 7);
+        snprintf(text, sizeof(text), "%d", *number);
+        submit(target(to, "s", "default"), topic, text, 1);
+    }
+}
+
+static void check_each_came_once(int count)
+{
+    char *came = calloc((size_t)count, 1);
+    for (size_t i = 0; i < plugin.sent; i++) {
+        int number;
+        assert_int_equal(sscanf(plugin.log[i], "%*s %d", &number), 1);
+        CHECK(came[number]++ == 0, "%d came twice", number);
+    }
+    assert_int_equal(plugin.sent, count);
+    free(came);
+}
+
+static bool nothing_waits(const struct target_stats *stats)
+{
+    return stats->waiting == 0;
+}
+
+/* The other one has some already, in its queue and on disk, when it takes over what the one before has on disk. */
+static void what_is_taken_over_is_not_mixed_up_with_what_came_meanwhile(void **state)
+{
+    (void)state;
+    int number = 0;
+    set_failing("*", "", SIZE_MAX);
+    struct services *services = run(0, NULL);
+    for (int i = 1; i <= 4; i++) {
+        submit_some(services, &number, 100);
+        struct services *next = run(i, services);
+        submit_some(next, &number, 100);
+        submit_some(services, &number, 50); /* by a part of the router that is not as far */
+        submit_some(next, &number, 50);
+        assert_int_equal(services_free(services, 1), 0);
+        services = next;
+    }
+    /* What was in a queue when others were handed on is still there when these are loaded. */
+    set_failing("102", "", SIZE_MAX);
+    await(&plugin.sent, (size_t)number - 1, "all but one");
+    set_failing("", "", 0);
+    await_stats(target(services, "s", "default"), nothing_waits, "done");
+    assert_int_equal(services_free(services, 10 * 1000), 0);
+    check_each_came_once(number);
+}
+
+/* clang-format off */
+TEST_SUITE("spill",
+           DISK_TEST(what_is_taken_over_is_not_mixed_up_with_what_came_meanwhile));
+/* clang-format on */
