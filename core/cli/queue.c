@@ -57,6 +57,7 @@ struct filter {
     bool dead, waiting;
     char *const *numbers; /* of single ones */
     size_t number_count;
+    bool *found; /* of each of these, whether it was there and wanted */
 };
 
 /* One row, and what of its record is looked at. */
@@ -136,6 +137,12 @@ static bool is_listed(const struct filter *f, uint64_t number)
     return f->number_count == 0;
 }
 
+static void note_found(const struct filter *f, uint64_t number)
+{
+    for (size_t i = 0; i < f->number_count; i++)
+        f->found[i] |= strtoull(f->numbers[i], NULL, 10) == number;
+}
+
 static bool is_wanted(const struct filter *f, const struct entry *e)
 {
     if ((f->dead && e->state == STATE_WAITING) || (f->waiting && e->state == STATE_DEAD) ||
@@ -156,10 +163,13 @@ static int64_t visit(sqlite3 *db, const struct filter *filter,
                      void (*each)(const struct entry *entry, void *context), void *context)
 {
     sqlite3_stmt *row = NULL;
-    if (sqlite3_prepare_v2(db,
-                           "SELECT number, service, target, state, created_ms, attempts, due_ms, "
-                           "ended_ms, reason, record FROM delivery ORDER BY number",
-                           -1, &row, NULL) != SQLITE_OK)
+    if (sqlite3_prepare_v2(
+            db,
+            "SELECT number, service, target, state, created_ms, attempts, due_ms, "
+            "ended_ms, CASE WHEN state = 1 THEN reason ELSE "
+            "(SELECT reason FROM attempt WHERE delivery = delivery.number "
+            "ORDER BY number DESC LIMIT 1) END, record FROM delivery ORDER BY number",
+            -1, &row, NULL) != SQLITE_OK)
         return -EIO;
     int64_t count = 0;
     int rc;
@@ -168,6 +178,7 @@ static int64_t visit(sqlite3 *db, const struct filter *filter,
         if (!is_wanted(filter, &e))
             continue;
         each(&e, context);
+        note_found(filter, e.number);
         count++;
     }
     sqlite3_finalize(row);
@@ -226,18 +237,25 @@ static void print_json(json_t *value)
     json_decref(value);
 }
 
+struct listing {
+    bool as_json, begun;
+};
+
 static void list_one(const struct entry *e, void *context)
 {
-    const bool *as_json = context;
-    if (*as_json) {
+    struct listing *listing = context;
+    if (listing->as_json) {
         print_json(json_entry(e));
         return;
     }
+    if (!listing->begun)
+        puts("  number  state    made                 attempts  target  topic  reason");
+    listing->begun = true;
     struct buf line = BUF_INIT(1024 * 1024);
     buf_addf(&line, "%8" PRIu64 "  %-7s  ", e->number,
              e->state == STATE_REVIVED ? "retry" : state_names[e->state]);
     add_time(&line, e->created_ms);
-    buf_addf(&line, "  %3u  %s:%s  ", e->attempts, e->service, e->target);
+    buf_addf(&line, "  %8u  %s:%s  ", e->attempts, e->service, e->target);
     add_clean(&line, e->topic.data, e->topic.len);
     if (e->reason[0]) {
         buf_add_str(&line, "  ");
@@ -255,6 +273,12 @@ static void add_fields(json_t *object, const struct entry *e)
         json_array_append_new(fields, json_pack("{s:s, s:o}", "name", field.name, "value",
                                                 json_of(field.data, field.len)));
     json_object_set_new(object, "record", fields);
+}
+
+/* When it is tried next, if that is known, and it is on its way at all. */
+static int64_t next_try(const struct entry *e)
+{
+    return e->state == STATE_WAITING && e->attempts > 0 ? e->due_ms : 0;
 }
 
 struct showing {
@@ -288,6 +312,17 @@ static void show_attempts(sqlite3 *db, const struct entry *e, json_t *list, stru
     sqlite3_finalize(row);
 }
 
+/* What can be done about it. */
+static void add_advice(const struct entry *e, struct buf *out)
+{
+    if (e->state == STATE_DEAD)
+        buf_addf(out,
+                 "`tocsin queue retry %" PRIu64 "` has it tried again (--to SERVICE:TARGET: "
+                 "elsewhere), `tocsin queue drop %" PRIu64 "` forgets it;\n",
+                 e->number, e->number);
+    buf_addf(out, "`tocsin why --queue %" PRIu64 "` tells how it came to be.\n", e->number);
+}
+
 static void show_one(const struct entry *e, void *context)
 {
     const struct showing *showing = context;
@@ -309,6 +344,11 @@ static void show_one(const struct entry *e, void *context)
         add_time(&out, e->ended_ms);
     }
     buf_addf(&out, "\nattempts       %u\n", e->attempts);
+    if (next_try(e) > 0) {
+        buf_add_str(&out, "next attempt   ");
+        add_time(&out, next_try(e));
+        buf_add_byte(&out, '\n');
+    }
     if (e->reason[0]) {
         buf_add_str(&out, "reason         ");
         add_clean(&out, e->reason, strlen(e->reason));
@@ -316,11 +356,16 @@ static void show_one(const struct entry *e, void *context)
     }
     struct record_field field;
     for (size_t at = 0; record_next(e->record, e->record_len, &at, &field);) {
-        buf_addf(&out, "%-14s ", field.name);
-        add_clean(&out, field.data, field.len);
+        bool is_time = strcmp(field.name, "received_ms") == 0;
+        buf_addf(&out, "%-14s ", is_time ? "received" : field.name);
+        if (is_time)
+            add_time(&out, strtoll(field.data, NULL, 10));
+        else
+            add_clean(&out, field.data, field.len);
         buf_add_byte(&out, '\n');
     }
     show_attempts(showing->db, e, NULL, &out);
+    add_advice(e, &out);
     buf_add_byte(&out, '\n');
     print(&out);
 }
@@ -330,7 +375,8 @@ static void show_one(const struct entry *e, void *context)
 struct change {
     sqlite3_stmt *statement, *attempts;
     const struct queue_to *to; /* NULL: where they were for */
-    bool dry_run, as_json;
+    bool dry_run;
+    struct listing listing;
     int rc;
     int64_t skipped;
 };
@@ -359,7 +405,7 @@ static void change_target(struct change *change, const struct entry *e)
 static void change_one(const struct entry *e, void *context)
 {
     struct change *change = context;
-    list_one(e, &change->as_json);
+    list_one(e, &change->listing);
     if (change->to) {
         change_target(change, e);
         return;
@@ -383,7 +429,7 @@ static int64_t change_all(sqlite3 *db, const struct filter *filter, const char *
                           const char *attempts_sql, const struct queue_to *to, bool dry_run,
                           bool as_json)
 {
-    struct change change = { .to = to, .dry_run = dry_run, .as_json = as_json };
+    struct change change = { .to = to, .dry_run = dry_run, .listing = { .as_json = as_json } };
     change.rc = sqlite3_exec(db, "BEGIN IMMEDIATE", NULL, NULL, NULL);
     if (change.rc == SQLITE_OK)
         change.rc = sqlite3_prepare_v2(db, sql, -1, &change.statement, NULL);
@@ -459,8 +505,53 @@ static int fail(const char *format, const char *a, const char *b)
     return CLI_FAILED;
 }
 
-static int finish(sqlite3 *db, const char *path, const struct filter *filter, int64_t count,
-                  const char *what, bool quiet)
+/* Says of a number that was named why nothing was done with it. */
+static void tell_missing(sqlite3 *db, const char *verb, uint64_t number)
+{
+    sqlite3_stmt *row = NULL;
+    int state = -1;
+    if (sqlite3_prepare_v2(db, "SELECT state FROM delivery WHERE number = ?1", -1, &row, NULL) ==
+        SQLITE_OK) {
+        sqlite3_bind_int64(row, 1, (sqlite3_int64)number);
+        if (sqlite3_step(row) == SQLITE_ROW)
+            state = sqlite3_column_int(row, 0);
+    }
+    sqlite3_finalize(row);
+    fprintf(stderr, "tocsin queue: %" PRIu64 " ", number);
+    if (state < 0)
+        fprintf(stderr,
+                "is not there, or not any more: `tocsin queue list` lists what is, `tocsin why "
+                "--queue %" PRIu64 "` may tell what became of it\n",
+                number);
+    else if (state == STATE_WAITING && strcmp(verb, "retry") == 0)
+        fprintf(stderr,
+                "waits, and will be tried again by itself: `tocsin queue show %" PRIu64
+                "` says when\n",
+                number);
+    else if (state == STATE_WAITING && strcmp(verb, "drop") == 0)
+        fprintf(stderr,
+                "waits, and is no dead letter: `tocsin queue drop --waiting %" PRIu64
+                "` drops it, when the daemon is ended\n",
+                number);
+    else
+        fprintf(stderr, "is %s, which is not what was asked for\n",
+                state_names[state <= STATE_REVIVED ? state : STATE_DEAD]);
+}
+
+/* Who names a number wants to know. Returns whether one was missed. */
+static bool tell_missed(sqlite3 *db, const char *verb, const struct filter *filter)
+{
+    bool missed = false;
+    for (size_t i = 0; i < filter->number_count; i++)
+        if (!filter->found[i]) {
+            tell_missing(db, verb, strtoull(filter->numbers[i], NULL, 10));
+            missed = true;
+        }
+    return missed;
+}
+
+static int finish(sqlite3 *db, const char *path, const char *verb, const struct filter *filter,
+                  int64_t count, const char *what, bool quiet)
 {
     if (count == NOT_STARTED)
         return CLI_FAILED;
@@ -468,7 +559,7 @@ static int finish(sqlite3 *db, const char *path, const struct filter *filter, in
         return fail("%s: %s", path, sqlite3_errmsg(db));
     if (!quiet)
         fprintf(stderr, "%" PRId64 " %s\n", count, what);
-    bool missed = count == 0 && filter->number_count > 0; /* who names one wants to know */
+    bool missed = tell_missed(db, verb, filter);
     return fflush(stdout) == 0 && !missed ? CLI_OK : CLI_FAILED;
 }
 
@@ -479,21 +570,24 @@ static int carry_out(sqlite3 *db, const char *path, const struct cli_args *args,
     bool as_json = cli_value(&cli_queue, args, "json") != NULL;
     bool dry_run = cli_value(&cli_queue, args, "dry-run") != NULL;
     struct showing showing = { db, as_json };
+    struct listing listing = { .as_json = as_json };
     if (cli_value(&cli_queue, args, "to") && strcmp(verb, "retry") != 0)
         return cli_misused(&cli_queue, "--to is for retry");
     if (strcmp(verb, "list") == 0)
-        return finish(db, path, filter, visit(db, filter, list_one, &as_json), "found", as_json);
+        return finish(db, path, verb, filter, visit(db, filter, list_one, &listing), "found",
+                      as_json);
     if (strcmp(verb, "show") == 0)
-        return finish(db, path, filter, visit(db, filter, show_one, &showing), "found", as_json);
+        return finish(db, path, verb, filter, visit(db, filter, show_one, &showing), "found",
+                      as_json);
     if (strcmp(verb, "retry") == 0)
-        return finish(db, path, filter, retry_all(db, args, filter, dry_run, as_json),
+        return finish(db, path, verb, filter, retry_all(db, args, filter, dry_run, as_json),
                       dry_run ? "would be tried again" : "will be tried again", as_json);
     if (strcmp(verb, "drop") == 0) {
         if (filter->waiting && !dry_run && book_file_in_use(path))
             return fail("%s: what waits cannot be dropped while %s runs with it: end that first",
                         path, "tocsin");
         filter->dead = !filter->waiting;
-        return finish(db, path, filter,
+        return finish(db, path, verb, filter,
                       change_all(db, filter, "DELETE FROM delivery WHERE number = ?1",
                                  "DELETE FROM attempt WHERE delivery = ?1", NULL, dry_run, as_json),
                       dry_run ? "would be dropped" : "dropped", as_json);
@@ -519,9 +613,12 @@ static int run(const struct cli_args *args)
         status = fail("%s: %s", path, sqlite3_errmsg(db));
     else {
         sqlite3_busy_timeout(db, 5000);
-        status = carry_out(db, path, args, &filter);
+        filter.found = calloc(filter.number_count + 1, sizeof(*filter.found));
+        status = filter.found ? carry_out(db, path, args, &filter)
+                              : fail("%s: %s", path, strerror(ENOMEM));
     }
     sqlite3_close(db);
+    free(filter.found);
     free(path);
     return status;
 }
@@ -537,25 +634,24 @@ const struct cli_command cli_queue = {
         "not delivered yet; dead letters are what a service rejected, or what was given up after\n"
         "retry.max_attempts or retry.max_age.\n"
         "\n"
-        "list prints a line each: number, state, time, attempts, target, topic and reason. show "
-        "prints "
-        "all\n"
-        "of it, with the error of every attempt. retry has dead letters tried again, with the same "
-        "id "
-        "as\n"
-        "before: a running daemon begins within a second; with --to by another target, whose own\n"
-        "formats, such as a path, are rendered anew from topic, payload, title and text. What only "
+        "list prints a line each: number, state, when it was made, attempts so far, target, "
+        "topic,\n"
+        "and why the last attempt failed. show prints all of it, with the error of every attempt,\n"
+        "when it is tried next, and what can be done. retry has dead letters tried again, with "
         "the\n"
-        "route knew, such as named topic levels, stays there as it is written, and that is said.\n"
-        "drop forgets them.\n"
+        "same id as before: a running daemon begins within a second; with --to by another target,\n"
+        "whose own formats, such as a path, are rendered anew from topic, payload, title and "
+        "text.\n"
+        "What only the route knew, such as named topic levels, stays there as it is written, and\n"
+        "that is said. drop forgets them. `tocsin why --queue NUMBER` tells how one came to be.\n"
         "\n"
         "Without a NUMBER or a filter all are meant; of what waits only list and show, and drop "
         "with\n"
         "--waiting, which needs the daemon ended.",
     .example = "tocsin queue list --dead --since 1d",
     .exit_status =
-        "0 if it worked, 1 if not, or if there is none of the NUMBERs, 2 for a call that makes\n"
-        "             no sense.",
+        "0 if it worked, 1 if not, or if one of the NUMBERs is not there, 2 for a call that\n"
+        "             makes no sense.",
     .options = options,
     .least = 1,
     .most = 1000,

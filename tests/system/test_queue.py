@@ -2,6 +2,7 @@
 """What waits on disk, dead letters, and `tocsin queue`."""
 
 import json
+import re
 import subprocess
 
 import pytest
@@ -10,7 +11,7 @@ from router import Included, Router, config
 
 # A target that fails while its folder is not there.
 SERVICES = """
-down = {{ plugin = "file"; queue = {{ max_messages = {places}; }}; retry = {{ initial = "20ms"; max = "50ms"; {more} }};
+down = {{ plugin = "file"; queue = {{ max_messages = {places}; }}; retry = {{ {waits} {more} }};
           targets = {{ out = {{ path = "{folder}/later/out"; }}; }}; }};
 """
 DOWN = '{ topic = "in/#"; targets = "down:out"; }'
@@ -26,10 +27,10 @@ def broker(free_port):
     return Included(free_port(), {})
 
 
-def start(router, broker, places=1000, more=""):
-    services = SERVICES.format(places=places, folder=router.folder, more=more)
+def start(router, broker, places=1000, more="", waits='initial = "20ms"; max = "50ms";', routes=DOWN, services=""):
+    services += SERVICES.format(places=places, folder=router.folder, waits=waits, more=more)
     store = f'store = {{ path = "{router.folder}/store/tocsin.db"; }};\n'
-    return router.start(store + config(router, broker, DOWN, services)).ready()
+    return router.start(store + config(router, broker, routes, services)).ready()
 
 
 def queue(router, *args, status=0):
@@ -119,6 +120,41 @@ def test_dead_letters_are_shown_tried_again_and_dropped(router, broker, client):
     assert sorted(router.lines("later/out", 3)) == [b"payload 0", b"payload 1", b"payload 2"]
     until(lambda: not entries(router), "an empty store")
     assert router.run.stop() == 0
+
+
+def test_what_a_person_reads_at_night_leads_on(router, broker, client):
+    """Why it waits and until when, what can be done, and why nothing was done with a number."""
+    start(router, broker, waits='initial = "1h"; max = "1h";',
+          routes='{ topic = "in/#"; targets = "down:out"; }, { topic = "no/#"; targets = "no:it"; }',
+          services='no = { plugin = "exec"; targets = { it = { command = [ "/bin/false" ]; }; }; };')
+    c = client(broker.port)
+    c.publish("in/a", b"1", 1)
+    c.publish("no/a", b"1", 1)
+    until(lambda: len([e for e in entries(router) if e["reason"]]) == 2, "a failure and a dead letter")
+    waits, dead = (str(e["number"]) for e in sorted(entries(router), key=lambda e: e["topic"]))
+
+    def said(*args, status=0):
+        done = subprocess.run([router.build / "tocsin", "queue", *args, "-c", router.config], capture_output=True, text=True)
+        assert done.returncode == status, done
+        return done.stdout + done.stderr
+
+    lines = said("list").splitlines()
+    assert lines[0].split() == ["number", "state", "made", "attempts", "target", "topic", "reason"]
+    assert re.search(r" waiting  .*  1  down:out  in/a  path=.*: No such file or directory$", lines[1])
+    assert re.search(r" dead     .*  1  no:it  no/a  exit status 1$", lines[2])
+    assert "number  state" not in said("list", "--target", "nobody")
+    shown = said("show", waits)
+    assert re.search(r"^next attempt   20\d\d-", shown, re.MULTILINE) and re.search(r"^received       20\d\d-", shown, re.MULTILINE)
+    assert f"`tocsin why --queue {waits}`" in shown and "queue retry" not in shown
+    shown = said("show", dead)
+    assert f"`tocsin queue retry {dead}`" in shown and f"`tocsin queue drop {dead}`" in shown and "next attempt" not in shown
+
+    assert f"{waits} waits, and will be tried again by itself: `tocsin queue show {waits}`" in said("retry", waits, status=1)
+    assert f"{waits} waits, and is no dead letter: `tocsin queue drop --waiting {waits}`" in said("drop", waits, status=1)
+    assert f"{dead} is dead, which is not what was asked for" in said("list", "--waiting", dead, status=1)
+    text = said("show", "4711", dead, status=1)
+    assert "4711 is not there, or not any more: `tocsin queue list`" in text and "`tocsin why --queue 4711`" in text and "no/a" in text
+    assert "1 would be dropped" in said("drop", "-n", dead)
 
 
 def test_dead_letters_are_tried_again_by_another_target(router, broker, client):
