@@ -89,13 +89,14 @@ static void add_plain(struct buf *out, const char *text)
         buf_add_byte(out, *text == '|' || (unsigned char)*text < ' ' ? ' ' : *text);
 }
 
-static void add_reasons(struct buf *out, const json_t *status, const char *before)
+static void add_reasons(struct buf *out, const json_t *status, const char *before,
+                        const char *between)
 {
     size_t i;
     const json_t *reason;
     json_array_foreach(json_object_get(status, "reasons"), i, reason)
     {
-        buf_add_str(out, i == 0 ? before : "; ");
+        buf_add_str(out, i == 0 ? before : between);
         add_plain(out, json_is_string(reason) ? json_string_value(reason) : "");
     }
 }
@@ -124,13 +125,15 @@ static int print_check(const json_t *status)
 {
     enum check_status check = check_of(status);
     struct buf out = BUF_INIT(65536);
-    buf_addf(&out, "TOCSIN %s - %s is %s", check_words[check],
-             text_of(status, "node")[0] ? text_of(status, "node") : "it",
-             text_of(status, "health"));
+    buf_addf(&out, "TOCSIN %s - %s", check_words[check],
+             text_of(status, "node")[0] ? text_of(status, "node") : "it");
+    if (json_array_size(json_object_get(status, "reasons")) == 0 || !is_true(status, "online") ||
+        is_old(status))
+        buf_addf(&out, " is %s", text_of(status, "health"));
     if (is_old(status))
         buf_addf(&out, ", but that was %" PRId64 " s ago: look whether the daemon hangs",
                  age_of(status));
-    add_reasons(&out, status, ": ");
+    add_reasons(&out, status, ": ", "; ");
     if (check == CHECK_CRITICAL && !is_true(status, "online"))
         buf_add_str(&out, ": start the daemon");
     add_performance(&out, status);
@@ -163,6 +166,30 @@ static void add_links(struct buf *out, const json_t *links)
                  (int64_t)number_of(l, "received"), (int64_t)number_of(l, "published"));
 }
 
+static const char *trouble_of(const json_t *target)
+{
+    const char *breaker = text_of(target, "breaker");
+    return breaker[0] && strcmp(breaker, "closed") != 0 ? "does not work"
+           : is_true(target, "failing")                 ? "fails"
+                                                        : "";
+}
+
+/* Where to go on reading. */
+static void add_advice(struct buf *out, const json_t *targets)
+{
+    const char *name;
+    json_t *t;
+    const char *before = "\n";
+    json_object_foreach((json_t *)targets, name, t)
+    {
+        if (!trouble_of(t)[0] || number_of(t, "waiting") == 0)
+            continue;
+        buf_addf(out, "%s`tocsin queue list --target %s` shows what waits there, and why.\n",
+                 before, name);
+        before = "";
+    }
+}
+
 static void add_targets(struct buf *out, const json_t *targets)
 {
     const char *name;
@@ -172,14 +199,11 @@ static void add_targets(struct buf *out, const json_t *targets)
                  "dead");
     json_object_foreach((json_t *)targets, name, t)
     {
-        const char *breaker = text_of(t, "breaker");
-        buf_addf(out, "%-30s %10" PRId64 " %10" PRId64 " %10" PRId64 " %10" PRId64 "%s\n", name,
+        buf_addf(out, "%-30s %10" PRId64 " %10" PRId64 " %10" PRId64 " %10" PRId64 "%s%s\n", name,
                  (int64_t)number_of(t, "sent"), (int64_t)number_of(t, "waiting"),
                  (int64_t)number_of(t, "retrying"),
                  (int64_t)(number_of(t, "rejected") + number_of(t, "given_up")),
-                 breaker[0] && strcmp(breaker, "closed") != 0 ? "  does not work"
-                 : is_true(t, "failing")                      ? "  fails"
-                                                              : "");
+                 trouble_of(t)[0] ? "  " : "", trouble_of(t));
     }
 }
 
@@ -195,7 +219,7 @@ static int print_table(const json_t *status)
     if (is_old(status))
         buf_addf(&out, ", but that was %" PRId64 " s ago: look whether the daemon hangs",
                  age_of(status));
-    add_reasons(&out, status, "\n            ");
+    add_reasons(&out, status, "\n            ", "\n            ");
     buf_addf(&out,
              "\nmessages    received: %" PRId64 ", matched no route: %" PRId64 ", waiting: %" PRId64
              "\ndeliveries  created: %" PRId64 ", sent: %" PRId64 ", waiting: %" PRId64
@@ -216,6 +240,8 @@ static int print_table(const json_t *status)
             (int64_t)number_of(broker, "publish_sent"), (int64_t)number_of(broker, "retained"));
     add_links(&out, json_object_get(status, "links"));
     add_targets(&out, json_object_get(status, "targets"));
+    if (is_true(store, "durable"))
+        add_advice(&out, json_object_get(status, "targets"));
     return cli_print(&out);
 }
 

@@ -161,7 +161,8 @@ def test_dead_letters_are_told_until_they_are_dropped(router, source, client, bu
     warned = status.health("warning")
     assert warned["reasons"] == ["dead letters wait for a person: 1 (tocsin queue list --dead)"]
     router.run.wait_line("health: warning: dead letters wait")
-    assert ask(build, router, "--check").returncode == 1
+    said = ask(build, router, "--check")
+    assert said.returncode == 1 and said.stdout.startswith("TOCSIN WARNING - n1: dead letters wait for a person: 1 (tocsin queue")
     subprocess.run([build / "tocsin", "queue", "drop", "-c", router.config], check=True, timeout=TIMEOUT)
     assert status.health("ok")["store"]["dead_letters"] == 0
     router.run.wait_line("health: ok")
@@ -169,6 +170,25 @@ def test_dead_letters_are_told_until_they_are_dropped(router, source, client, bu
 
 
 @pytest.mark.threads
+def test_the_table_leads_on_to_what_waits(router, source, client, build, tmp_path):
+    broker = source()
+    router.start(FAST + f'store = {{ path = "{tmp_path}/db"; }};\n' +
+                 config(router, broker, '{ topic = "in/#"; targets = [ "bad:x", "down:out" ]; }',
+                        BROKEN + f'down = {{ plugin = "file"; targets = {{ out = {{ path = "{tmp_path}/no/out"; }}; }}; '
+                        'retry = { initial = "1h"; max = "1h"; }; };')).ready()
+    c = client(broker.port)
+    status = Watcher(c)
+    status.health("ok")
+    c.publish("in/a", b"1")
+    status.until(lambda s: len(s["reasons"]) == 2)
+    lines = ask(build, router).stdout.splitlines()
+    at = next((i for i, line in enumerate(lines) if line.startswith("health      warning")), None)
+    assert at is not None, lines
+    assert all(re.match(r" {12}\S", line) for line in lines[at + 1:at + 3]) and lines[at + 3].startswith("messages ")
+    assert lines[-1] == "`tocsin queue list --target down:out` shows what waits there, and why."
+    assert "`tocsin" not in "".join(lines[at + 3:-1])
+
+
 def test_a_full_disk_is_critical_until_there_is_room(router, source, client, build, tmp_path):
     broker = source()
     mood = tmp_path / "disk"
