@@ -215,7 +215,14 @@ static int list(struct listing *listing, struct book_file *file, bool goes_on)
                 follow_delivery(listing, &entry->deliveries[j], entry->number);
     }
     if (rc == 0 && book.damaged)
-        fprintf(stderr, "tocsin ledger: some of it could not be read\n");
+        fprintf(stderr, "tocsin ledger: some of it could not be read: `tocsin store check` says "
+                        "whether the store is damaged\n");
+    if (rc == 0 && book.count == 0 && !goes_on && !listing->as_json)
+        fprintf(stderr,
+                book.oldest_ms == 0
+                    ? "tocsin ledger: it is empty; `tocsin why` says what may be the cause\n"
+                    : "tocsin ledger: there is nothing like that in it; `tocsin why --topic "
+                      "TOPIC` says what may be the cause\n");
     if (rc < 0)
         fprintf(stderr, "tocsin ledger: %s: %s\n", file->path,
                 rc == -EIO ? book.error : strerror(-rc));

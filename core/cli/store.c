@@ -170,9 +170,12 @@ static int run(const struct cli_args *args)
                                       "there is no file", NULL);
     if (!path)
         return CLI_FAILED;
-    int status = access(path, F_OK) < 0 ? fail("%s: %s", path, strerror(errno))
-                 : checks               ? check(path)
-                                        : rescue(path, to);
+    int status = access(path, F_OK) < 0 ? fail(errno == ENOENT && args->rest_count < 2
+                                                   ? "%s: %s; the daemon makes it when it runs"
+                                                   : "%s: %s",
+                                               path, strerror(errno))
+                 : checks ? check(path)
+                          : rescue(path, to);
     free(path);
     return status;
 }

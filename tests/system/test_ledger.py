@@ -214,11 +214,16 @@ def test_last_without_a_number_is_one(router, broker, client):
 
 def test_what_is_not_found_is_explained(router, broker, client):
     start(router, broker)
+    until(lambda: "is empty" not in tocsin(router, "why", status=1), "the daemon's beginning in the ledger")
     text = tocsin(router, "why", "--topic", "else/a", status=1)
     assert "It matched no route, and ledger.unmatched is false. `tocsin explain 'else/a' PAYLOAD`" in text
     assert "Try again" in text
     assert "no delivery 123-4" in tocsin(router, "why", "123-4", status=1)
     assert "no message 4711 in the ledger, whose last number is 1 so far" in tocsin(router, "why", "4711", status=1)
+    def listed(*args):
+        return subprocess.run([router.build / "tocsin", "ledger", *args, "-c", router.config], capture_output=True, text=True)
+    assert "there is nothing like that in it; `tocsin why --topic TOPIC`" in listed("--topic", "else/a").stderr
+    assert listed("--topic", "else/a").returncode == 0 and listed("--topic", "else/a", "--json").stderr == ""
     for args in (["--topic", "a/#/b"], ["--last", "0"], ["--last", "x"], ["12", "--topic", "a"], ["0"], [""]):
         tocsin(router, "why", *args, status=2)
     for args in (["--topic", "a/#/b"], ["--last", "0"], ["--since", "yesterday"]):
