@@ -136,7 +136,7 @@ void client_end(struct client *c, enum mqtt_reason reason, const char *why)
         return;
     c->ending = true;
     c->reason = (uint8_t)reason;
-    if (reason >= 0x80 && c->level == MQTT_5_0 && !c->connecting)
+    if (reason >= 0x80 && c->level == MQTT_5_0 && !c->connecting && !c->unanswered)
         say_goodbye(c, why);
     if (c->worker->settings->connection_messages && c->session)
         log_info("client disconnected id=%s reason=%s%s%s", CLIENT_NAME(c),
@@ -620,7 +620,7 @@ void client_pause(struct client *c)
 
 void client_resume(struct client *c)
 {
-    if (!c->paused || c->ending)
+    if (!c->paused || c->ending || c->unanswered)
         return;
     c->paused = false;
     wait_for(c);

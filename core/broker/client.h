@@ -58,6 +58,7 @@ struct client {
     bool problems : 1;      /* Request Problem Information: wants reason strings */
     bool named_here : 1;    /* the client id was assigned */
     bool connecting : 1;    /* CONNECT has not come yet */
+    bool unanswered : 1;    /* CONNACK waits for the disk; till then nothing is read */
 };
 
 /* A new connection, of a listener's acceptor. Takes the descriptor. */

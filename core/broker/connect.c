@@ -64,7 +64,11 @@ static void answer(struct client *c, bool present, enum mqtt_reason reason,
         client_end(c, MQTT_SUCCESS, "its Maximum Packet Size is too small for CONNACK");
         return;
     }
-    if (output_add(&c->output, &c->worker->pool, packet, len) < 0) {
+    if (c->unanswered && durable_greeting(c, packet, len)) {
+        client_pause(c); /* so that nothing comes before it */
+        return;
+    }
+    if (c->unanswered || output_add(&c->output, &c->worker->pool, packet, len) < 0) {
         client_end(c, MQTT_SERVER_BUSY, "out of memory");
         return;
     }
@@ -309,6 +313,7 @@ void on_connect(struct client *c, const uint8_t *body, size_t len)
     c->session = session;
     c->connecting = false;
     session->client = c;
+    c->unanswered = !present && durable_is_ending(worker, session);
     c->inherited = (uint16_t)ids_count(session->received);
     COUNT(worker, clients_connected, 1);
     adopt_terms(c, &in);

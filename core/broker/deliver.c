@@ -594,6 +594,8 @@ void deliver_to_others(struct worker *worker, struct session *session, struct sh
         struct orphan *orphan = &orphans.items[i];
         struct publish p = publish_of(orphan->item.publication);
         p.was = orphan->item.kept;
+        p.receipt = session->tenure ? session->tenure->handover : NULL;
+        p.wants_receipt = p.receipt != NULL;
         if (orphan->to) {
             deliver_shared(worker, orphan->to, &p);
             kept_unref(p.was); /* no memory: the next start finds it here */

@@ -102,8 +102,7 @@ static struct durable_batch *batch_begin(struct worker *worker)
     return worker->noting = batch;
 }
 
-/* Room for another op. NULL when there is no memory. */
-static struct durable_op *note(struct worker *worker, enum durable_kind kind, uint64_t session)
+struct durable_op *durable_note(struct worker *worker, enum durable_kind kind, uint64_t session)
 {
     struct durable_batch *batch = worker->noting;
     if (!batch && !(batch = batch_begin(worker)))
@@ -122,10 +121,11 @@ static struct durable_op *note(struct worker *worker, enum durable_kind kind, ui
     return op;
 }
 
-static struct durable_op *note_for(struct worker *worker, const struct session *session,
-                                   enum durable_kind kind)
+struct durable_op *durable_note_for(struct worker *worker, const struct session *session,
+                                    enum durable_kind kind)
 {
-    struct durable_op *op = session->tenure ? note(worker, kind, session->tenure->number) : NULL;
+    struct durable_op *op =
+        session->tenure ? durable_note(worker, kind, session->tenure->number) : NULL;
     if (op) {
         op->tenure = tenure_ref(session->tenure);
         op->connection = session->tenure->connection;
@@ -133,8 +133,7 @@ static struct durable_op *note_for(struct worker *worker, const struct session *
     return op;
 }
 
-/* Takes back what was noted last. */
-static void unnote(struct worker *worker)
+void durable_unnote(struct worker *worker)
 {
     struct durable_batch *batch = worker->noting;
     op_release(&batch->ops[--batch->count]);
@@ -148,9 +147,8 @@ static void note_publication(struct worker *worker, struct durable_op *op,
     worker->noting->bytes += publication_size(publication);
 }
 
-/* A copy of two texts, one behind the other. */
-static bool note_text(struct worker *worker, struct durable_op *op, const void *a, size_t a_len,
-                      const void *b, size_t b_len)
+bool durable_note_text(struct worker *worker, struct durable_op *op, const void *a, size_t a_len,
+                       const void *b, size_t b_len)
 {
     op->text = malloc(a_len + b_len + 1);
     if (!op->text)
@@ -166,6 +164,8 @@ static bool note_text(struct worker *worker, struct durable_op *op, const void *
 
 void durable_post(struct worker *worker)
 {
+    if (worker->ends && !worker->closing)
+        durable_note_ends(worker);
     struct durable_batch *batch = worker->noting;
     if (!batch)
         return;
@@ -220,6 +220,18 @@ static void op_after(struct worker *worker, struct durable_op *op)
         if (worker->walks)
             walks_go_on(worker);
         break;
+    case AFTER_CONNACK:
+        if (!same)
+            break;
+        c->unanswered = false;
+        if (output_add(&c->output, &worker->pool, op->text, op->text_len) < 0)
+            client_end(c, MQTT_SERVER_BUSY, "out of memory");
+        else
+            COUNT(worker, packets_sent, 1);
+        client_touch(c);
+        if (!worker->stopping)
+            client_resume(c);
+        break;
     case AFTER_PUBCOMP:
         if (same)
             client_acknowledge(c, MQTT_PUBCOMP, op->packet_id, (enum mqtt_reason)op->reason);
@@ -262,6 +274,7 @@ void durable_arrive(struct worker *worker, struct letter *letter)
             op_failed(worker, op);
         if (op->receipt)
             receipt_done(op->receipt, op->failed);
+        worker->endings[op->slot] -= op->ending;
         op_after(worker, op);
         more |= op->more;
         op_release(op);
@@ -287,6 +300,11 @@ void durable_release(struct worker *worker)
     while (worker->batches)
         durable_discard(&worker->batches->letter);
     worker->noting = NULL;
+    while (worker->ends) {
+        struct tenure *tenure = worker->ends;
+        worker->ends = tenure->next;
+        tenure_unref(tenure);
+    }
 }
 
 /* ---- Places on disk ---- */
@@ -319,7 +337,7 @@ void kept_end(struct worker *worker, struct kept *kept)
     unsigned fresh = KEPT_NEW;
     struct durable_op *op;
     if (!atomic_compare_exchange_strong(&kept->state, &fresh, KEPT_GONE) && !worker->closing &&
-        (op = note(worker, DURABLE_LAND, kept->session))) {
+        (op = durable_note(worker, DURABLE_LAND, kept->session))) {
         op->kept = kept;
         return;
     }
@@ -328,7 +346,7 @@ void kept_end(struct worker *worker, struct kept *kept)
 
 void kept_moved(struct worker *worker, struct kept *kept)
 {
-    struct durable_op *op = kept ? note(worker, DURABLE_LAND, kept->session) : NULL;
+    struct durable_op *op = kept ? durable_note(worker, DURABLE_LAND, kept->session) : NULL;
     if (op)
         op->kept = kept;
     else
@@ -355,7 +373,7 @@ static struct kept *kept_ref(struct kept *kept)
 
 /* ---- Sessions ---- */
 
-static struct tenure *tenure_new(struct worker *worker, struct session *session, uint64_t number)
+struct tenure *tenure_new(struct worker *worker, struct session *session, uint64_t number)
 {
     struct tenure *tenure = calloc(1, sizeof(*tenure));
     if (!tenure)
@@ -363,6 +381,7 @@ static struct tenure *tenure_new(struct worker *worker, struct session *session,
     tenure->refs = 1;
     tenure->session = session;
     tenure->worker = worker;
+    tenure->hash = session->hash;
     tenure->number = number;
     return tenure;
 }
@@ -381,14 +400,13 @@ void tenure_end(struct session *session)
     session->tenure = NULL;
 }
 
-/* Notes the session as it is now. Returns false when there is no memory. */
-static bool note_session(struct worker *worker, const struct session *session)
+bool durable_note_session(struct worker *worker, const struct session *session)
 {
-    struct durable_op *op = note_for(worker, session, DURABLE_SESSION);
+    struct durable_op *op = durable_note_for(worker, session, DURABLE_SESSION);
     if (!op)
         return false;
-    if (!note_text(worker, op, session->id, session->id_len, NULL, 0)) {
-        unnote(worker);
+    if (!durable_note_text(worker, op, session->id, session->id_len, NULL, 0)) {
+        durable_unnote(worker);
         return false;
     }
     op->persistent = session_is_persistent(session);
@@ -414,7 +432,7 @@ bool durable_session(struct worker *worker, struct session *session)
         !(session->tenure = tenure_new(worker, session, atomic_fetch_add(&durable->last, 1) + 1)))
         return false;
     session->tenure->messages |= session_is_persistent(session);
-    return note_session(worker, session);
+    return durable_note_session(worker, session);
 }
 
 void durable_connected(struct session *session)
@@ -423,26 +441,17 @@ void durable_connected(struct session *session)
         session->tenure->connection++;
 }
 
-void durable_session_end(struct worker *worker, struct session *session)
-{
-    if (!session->tenure)
-        return;
-    if (!worker->closing)
-        note_for(worker, session, DURABLE_END);
-    tenure_end(session);
-}
-
 /* ---- Subscriptions ---- */
 
 static bool note_filter(struct worker *worker, struct session *session, enum durable_kind kind,
                         const char *share, size_t share_len, const char *filter, size_t filter_len,
                         uint32_t id, uint8_t options)
 {
-    struct durable_op *op = note_for(worker, session, kind);
+    struct durable_op *op = durable_note_for(worker, session, kind);
     if (!op)
         return false;
-    if (!note_text(worker, op, share, share ? share_len : 0, filter, filter_len)) {
-        unnote(worker);
+    if (!durable_note_text(worker, op, share, share ? share_len : 0, filter, filter_len)) {
+        durable_unnote(worker);
         return false;
     }
     op->share_len = share ? (uint16_t)share_len : 0;
@@ -469,11 +478,11 @@ bool durable_unsubscribed(struct worker *worker, struct session *session, const 
 bool durable_answer(struct client *c, const uint8_t *packet, size_t len)
 {
     struct worker *worker = c->worker;
-    struct durable_op *op = note_for(worker, c->session, DURABLE_NOTHING);
+    struct durable_op *op = durable_note_for(worker, c->session, DURABLE_NOTHING);
     if (!op)
         return false;
-    if (!note_text(worker, op, packet, len, NULL, 0)) {
-        unnote(worker);
+    if (!durable_note_text(worker, op, packet, len, NULL, 0)) {
+        durable_unnote(worker);
         return false;
     }
     op->after = AFTER_PACKET;
@@ -500,7 +509,7 @@ struct kept *durable_message(struct worker *worker, struct session *session, str
 {
     struct publication *publication = publish_keep(p);
     struct kept *kept = publication ? kept_new(worker, session) : NULL;
-    struct durable_op *op = kept ? note_for(worker, session, DURABLE_MESSAGE) : NULL;
+    struct durable_op *op = kept ? durable_note_for(worker, session, DURABLE_MESSAGE) : NULL;
     if (!op) {
         kept_unref(kept);
         return NULL;
@@ -512,9 +521,9 @@ struct kept *durable_message(struct worker *worker, struct session *session, str
     kept->shared = share != NULL;
     size_t share_len = 0;
     const char *name = share ? share_name(share, &share_len) : NULL;
-    if ((share && !note_text(worker, op, name, share_len, NULL, 0)) ||
+    if ((share && !durable_note_text(worker, op, name, share_len, NULL, 0)) ||
         (terms->qos > 0 && !await(worker, op, p))) {
-        unnote(worker);
+        durable_unnote(worker);
         kept_unref(kept);
         return NULL;
     }
@@ -536,7 +545,7 @@ bool durable_launched(struct worker *worker, struct session *session, struct kep
     struct durable_op *op = batch && batch->count ? &batch->ops[batch->count - 1] : NULL;
     /* Usually it has just been noted itself. */
     if (!op || op->kind != DURABLE_MESSAGE || op->kept != kept) {
-        op = note_for(worker, session, DURABLE_LAUNCH);
+        op = durable_note_for(worker, session, DURABLE_LAUNCH);
         if (!op)
             return false;
         op->kept = kept_ref(kept);
@@ -549,7 +558,7 @@ bool durable_launched(struct worker *worker, struct session *session, struct kep
 bool durable_received(struct worker *worker, struct session *session, struct kept *kept,
                       uint16_t packet_id)
 {
-    struct durable_op *op = note_for(worker, session, DURABLE_RELEASE);
+    struct durable_op *op = durable_note_for(worker, session, DURABLE_RELEASE);
     if (!op)
         return false;
     op->kept = kept_ref(kept);
@@ -563,7 +572,7 @@ bool durable_received(struct worker *worker, struct session *session, struct kep
 void durable_id_added(struct worker *worker, struct session *session, uint16_t packet_id,
                       struct receipt *receipt)
 {
-    struct durable_op *op = note_for(worker, session, DURABLE_ID_ADD);
+    struct durable_op *op = durable_note_for(worker, session, DURABLE_ID_ADD);
     if (!op)
         return;
     session->tenure->ids_kept = true;
@@ -579,7 +588,7 @@ bool durable_id_released(struct client *c, uint16_t packet_id, enum mqtt_reason 
         return false;
     /* One that is not known may have been released by an earlier connection, and that not be on disk yet. */
     bool waits = reason == MQTT_SUCCESS ? session->tenure->ids_kept : session->tenure->refs > 1;
-    struct durable_op *op = waits ? note_for(c->worker, session, DURABLE_ID_REMOVE) : NULL;
+    struct durable_op *op = waits ? durable_note_for(c->worker, session, DURABLE_ID_REMOVE) : NULL;
     if (!op)
         return false;
     session->tenure->ids_kept = ids_count(session->received) > 0;
@@ -596,11 +605,11 @@ bool durable_retained(struct worker *worker, struct publish *p)
     if (!worker->broker->durable || (p->topic_len >= 5 && memcmp(p->topic, "$SYS/", 5) == 0))
         return true;
     struct publication *publication = publish_keep(p);
-    struct durable_op *op = publication ? note(worker, DURABLE_RETAIN, 0) : NULL;
+    struct durable_op *op = publication ? durable_note(worker, DURABLE_RETAIN, 0) : NULL;
     if (!op)
         return false;
     if (!await(worker, op, p)) {
-        unnote(worker);
+        durable_unnote(worker);
         return false;
     }
     note_publication(worker, op, publication);
@@ -611,7 +620,7 @@ bool durable_retained(struct worker *worker, struct publish *p)
 void durable_sweep(struct worker *worker)
 {
     if (worker->broker->durable)
-        note(worker, DURABLE_SWEEP, 0);
+        durable_note(worker, DURABLE_SWEEP, 0);
 }
 
 /* ---- Spilling ---- */
@@ -621,7 +630,7 @@ bool durable_load(struct worker *worker, struct session *session)
     struct flow *flow = session->flow;
     if (!flow || flow->spilled == 0 || flow->loading || !session_is_durable(session))
         return false;
-    struct durable_op *op = note_for(worker, session, DURABLE_LOAD);
+    struct durable_op *op = durable_note_for(worker, session, DURABLE_LOAD);
     if (!op)
         return false;
     op->expiry = SPILL_LOAD;

@@ -19,7 +19,13 @@
  *   PUBLISH, QoS 2    its identifier must be known after a restart, or the client would take it for another message
  *   PUBREL            the client forgets the identifier: the message must not be sent once more
  *   SUBACK, UNSUBACK  a promise about the messages to come
- * CONNACK does not wait: whatever is acknowledged later is committed later, so it comes behind the session itself.
+ *   CONNACK           with which a client learns that a session of its id is no more: it must not come back. That of any
+ *                     other does not wait: whatever is acknowledged later is committed later, so it comes behind the
+ *                     session itself
+ *
+ * The end of a session, with all that belongs to it, waits until what it had of shared subscriptions is on disk for those
+ * who have been given it, perhaps by other workers. Until then it is on disk as one that has ended (not persistent,
+ * without a connection, without a will), which the next start ends in the same way.
  *
  * The store's writer works with ops only (durable_op.h), never with sessions. Everything here is the worker's
  * thread unless it says other. Without a store, or with durability = "memory", broker->durable is NULL, no session
@@ -71,8 +77,11 @@ struct tenure {
         answered;  /* SUBACKs and UNSUBACKs noted, and sent: retained messages come after theirs */
     bool messages; /* are kept of it, not only the will */
     bool ids_kept; /* identifiers that it has received may be on disk */
-    struct session *session; /* NULL after its end */
+    struct session *session;  /* NULL after its end */
+    struct receipt *handover; /* by which its end waits for others; NULL */
+    struct tenure *next;      /* of the worker's `ends` */
     struct worker *worker;
+    uint32_t hash;   /* of its client id */
     uint64_t number; /* of the session, on disk */
 };
 
@@ -84,8 +93,21 @@ bool durable_session(struct worker *worker, struct session *session);
 /* A new connection has begun. */
 void durable_connected(struct session *session);
 
-/* It ends, with all that belongs to it. */
+/* It is about to end, and gives what it has to others: its end will wait for that. */
+void durable_hand_over(struct worker *worker, struct session *session);
+
+/* It ends, with all that belongs to it, when what it has given to others is on disk. */
 void durable_session_end(struct worker *worker, struct session *session);
+
+/* What an ended session has given to others is on disk. */
+void durable_handed_over(struct worker *worker, struct tenure *tenure);
+
+/* Whether the end of a session with the same client id is not on disk yet. May be wrong about a few others. */
+bool durable_is_ending(const struct worker *worker, const struct session *session);
+
+/* Sends CONNACK, which is copied, and goes on with the client, when all noted so far is committed. Returns false when there
+ * is no memory. */
+bool durable_greeting(struct client *client, const uint8_t *packet, size_t len);
 
 /* It is only forgotten here: what is on disk stays. */
 void tenure_end(struct session *session);

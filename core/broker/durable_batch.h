@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 
-/* What durable.c and durable_restore.c share. */
+/* What durable.c, durable_end.c and durable_restore.c share. */
 
 #ifndef TOCSIN_BROKER_DURABLE_BATCH_H
 #define TOCSIN_BROKER_DURABLE_BATCH_H
@@ -44,6 +44,30 @@ static inline void tenure_unref(struct tenure *tenure)
     if (tenure && --tenure->refs == 0)
         free(tenure);
 }
+
+/* ---- Noting; NULL and false: no memory ---- */
+
+/* Room for another op, and for one of a session, which has a tenure. */
+struct durable_op *durable_note(struct worker *worker, enum durable_kind kind, uint64_t session);
+struct durable_op *durable_note_for(struct worker *worker, const struct session *session,
+                                    enum durable_kind kind);
+
+/* Takes back what was noted last. */
+void durable_unnote(struct worker *worker);
+
+/* Gives an op a copy of two texts, one behind the other. */
+bool durable_note_text(struct worker *worker, struct durable_op *op, const void *a, size_t a_len,
+                       const void *b, size_t b_len);
+
+/* The session as it is now. */
+bool durable_note_session(struct worker *worker, const struct session *session);
+
+/* The ends that there was no memory for. */
+void durable_note_ends(struct worker *worker);
+
+/* ---- Tenures ---- */
+
+struct tenure *tenure_new(struct worker *worker, struct session *session, uint64_t number);
 
 /* The tenure of a session that was on disk. NULL when there is no memory. */
 struct tenure *tenure_restored(struct worker *worker, struct session *session, uint64_t number);

@@ -60,7 +60,8 @@ enum durable_kind {
 /* What its worker does when it is committed. */
 enum durable_after {
     AFTER_NOTHING,
-    AFTER_PACKET, /* sends `text`, if the connection is still the same */
+    AFTER_PACKET,  /* sends `text`, if the connection is still the same */
+    AFTER_CONNACK, /* the same, and goes on with the client */
     AFTER_PUBCOMP,
     AFTER_HELD, /* sends the flight of `packet_id`, or its PUBREL */
     AFTER_LOAD, /* appends `loaded` to the queue */
@@ -111,7 +112,9 @@ struct durable_op {
     uint64_t loaded_last; /* number of the last row looked at */
     size_t loaded_rows;   /* and how many they were */
     uint64_t loaded_bytes;
-    bool failed; /* out: it cannot be carried out, now or later */
+    bool ending;   /* says that a session is no more: counted in the worker's `endings`, */
+    uint16_t slot; /* here */
+    bool failed;   /* out: it cannot be carried out, now or later */
     bool more; /* out: DURABLE_END, DURABLE_SWEEP have left something: a DURABLE_SWEEP is wanted */
 };
 

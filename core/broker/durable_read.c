@@ -444,6 +444,17 @@ static void delete_orphans(sqlite3 *db)
                  NULL, NULL, NULL);
 }
 
+/* Of sessions with one client id the last is the one. Those before it have ended, though the file does not know yet; so that
+ * they end as others do. No matter if it cannot be done. */
+static void end_doubles(sqlite3 *db)
+{
+    sqlite3_exec(db,
+                 "UPDATE session SET persistent = 0, expiry = 0, will = NULL, will_delay = 0, "
+                 "left_ms = max(left_ms, 1) "
+                 "WHERE number NOT IN (SELECT max(number) FROM session GROUP BY id)",
+                 NULL, NULL, NULL);
+}
+
 int durable_read(sqlite3 *db, const struct durable_clock *clock,
                  const struct durable_visitor *visitor, void *context, uint64_t *last,
                  uint64_t *unreadable)
@@ -461,6 +472,7 @@ int durable_read(sqlite3 *db, const struct durable_clock *clock,
     int rc = r.cache ? read_last(&r) : -ENOMEM;
     if (rc == 0)
         rc = read_retained(&r);
+    end_doubles(db);
     if (rc == 0)
         rc = open_cursors(&r);
     if (rc == 0)

@@ -69,7 +69,9 @@ static int on_session(void *context, const struct stored_session *from)
     struct restoring *r = context;
     struct broker *broker = r->durable->broker;
     r->worker = broker->workers[broker_owner(broker, from->id, from->id_len)];
-    r->session = session_new(r->worker, from->id, from->id_len);
+    /* One that has ended, and waits for those who have been given what it had, has an id no more: that is perhaps another's. */
+    const bool ended = from->left_ms != 0 && !from->persistent && !from->will;
+    r->session = session_new(r->worker, from->id, ended ? 0 : from->id_len);
     r->number = from->number;
     if (!r->session || !tenure_restored(r->worker, r->session, from->number)) {
         publication_unref(from->will);

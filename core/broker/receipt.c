@@ -25,6 +25,19 @@ struct receipt *receipt_new(struct worker *worker, struct session *session)
     return receipt;
 }
 
+struct receipt *receipt_for_end(struct worker *worker, struct tenure *tenure)
+{
+    struct receipt *receipt = calloc(1, sizeof(*receipt));
+    if (!receipt)
+        return NULL;
+    receipt->letter.kind = LETTER_RECEIPT;
+    receipt->worker = worker;
+    receipt->tenure = tenure;
+    atomic_init(&receipt->waits, 1);
+    atomic_init(&receipt->refused, false);
+    return receipt;
+}
+
 void receipt_done(struct receipt *receipt, bool refused)
 {
     if (refused)
@@ -99,6 +112,11 @@ static bool goes_on(struct worker *worker, struct receipt *receipt)
 
 void receipt_arrive(struct worker *worker, struct receipt *receipt)
 {
+    if (receipt->tenure) {
+        durable_handed_over(worker, receipt->tenure);
+        free(receipt);
+        return;
+    }
     if (goes_on(worker, receipt))
         return;
     receipt->done = true;

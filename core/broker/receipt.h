@@ -17,6 +17,7 @@ struct receipt {
     struct letter letter;
     struct worker *worker;
     struct session *session; /* NULL after it has ended */
+    struct tenure *tenure;   /* a reference: not a message waits, but the end of a session; NULL */
     struct receipt *next;    /* of the session's ring: from the newest to the oldest, and on */
     atomic_uint waits;       /* who has to say receipt_done(), and one for the maker */
     atomic_bool refused;
@@ -30,6 +31,10 @@ struct receipt {
 
 /* For a message that is being published by `session`; waits for nobody but its maker yet. NULL: no memory. */
 struct receipt *receipt_new(struct worker *worker, struct session *session);
+
+/* For the end of a session, which waits for those to whom it has given messages: no acknowledgement. Has no part in the ring
+ * of a session. NULL: no memory. */
+struct receipt *receipt_for_end(struct worker *worker, struct tenure *tenure);
 
 static inline void receipt_wait(struct receipt *receipt)
 {

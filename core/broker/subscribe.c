@@ -488,8 +488,10 @@ void subscriptions_drop(struct worker *worker, struct session *session)
         share_member_ref(m);
         shares_leave(worker->broker->shares, m);
     }
-    if (session->members && !worker->closing)
+    if (session->members && !worker->closing) {
+        durable_hand_over(worker, session);
         deliver_to_others(worker, session, NULL);
+    }
     while (session->members) {
         struct share_member *member = session->members;
         take_member(member);

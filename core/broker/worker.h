@@ -36,6 +36,7 @@
 #include <stdint.h>
 
 #define WORKER_BUFFER (128 * 1024) /* read at once */
+#define ENDINGS       1024         /* a power of 2 */
 #define TAPS_MAX      8
 #define TAP_FIRST     (INTEREST_WORKERS - TAPS_MAX) /* its number in the index of interest */
 
@@ -148,6 +149,8 @@ struct worker {
     struct durable_batch *noting;  /* what the turn has for the disk, */
     struct durable_batch *batches; /* and all that is not on disk yet */
     int64_t sweep_ms;              /* when what has expired there is looked for */
+    struct tenure *ends; /* of sessions whose end could not be noted yet, for want of memory */
+    uint32_t endings[ENDINGS]; /* ends that are not on disk, by the hashes of their client ids */
 
     struct counters counters;
     struct log_rate bad_packets, dropped, turned_away;

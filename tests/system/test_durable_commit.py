@@ -15,7 +15,8 @@ def trouble(d, mood="full"):
     """The disk goes wrong; the log is awaited, which takes a change that has to be written."""
     d.mood(mood)
     before = len(d.broker.process.lines)
-    Wire(d.port, "unlucky", clean=1).reset()
+    d.made += 1
+    Wire(d.port, f"unlucky-{d.made}", clean=1).reset()
     d.broker.process.wait_line("nothing more is acknowledged until that is over", start=before)
 
 
@@ -287,17 +288,21 @@ def test_a_session_that_comes_and_goes_in_trouble(durable):
     d = durable(disk=True)
     d.wire("old").subscribe("t").leave()
     trouble(d)
-    for i in range(20):
-        w = d.wire(f"new{i % 5}", clean=i % 2)
+    wires = []
+    for i in range(20):  # CONNACK waits where one before has ended, or is told that it has
+        w = d.wire(f"new{i % 5}", clean=i % 2, connect=False)
         w.subscribe("t", wait=False)
-        w.nothing()
         if i % 3 == 0:
-            w.leave(props=[("session-expiry-interval", 0)])
-        else:
-            w.drop()
-    old = d.wire("old", clean=1)
-    assert old.present == 0
+            w.send("DISCONNECT", props=[("session-expiry-interval", 0)])
+        wires.append(w)
+    old = d.wire("old", clean=1, connect=False)
     well(d)
+    for i, w in enumerate(wires[15:], 15):
+        if i % 3 == 0:
+            w.closed()
+        else:
+            w.silent()
+    assert not old.connected().present
     d.committed()
     d.restart()
     assert d.wire("old").present == 1  # the one that was made in the trouble
@@ -345,3 +350,73 @@ def test_a_start_with_what_was_torn_away(durable, how):
             p.release(pid)
         d.restart(disk=True)
     assert payloads(d.messages("away", count)) == [b"%d" % i for i in range(count)]
+
+
+def is_silent(wire, other):
+    """Nothing has come, though the worker has gone round several times."""
+    for _ in range(10):
+        other.nothing()
+    wire.socket.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        wire.socket.recv(1)
+
+
+ENDS = pytest.mark.parametrize("level, end", [(4, "clean"), (5, "clean"), (5, "expiry")])
+
+
+def end_session(d, level, end):
+    """Ends the session of "a", and connects again; CONNACK, which says that there is none, has not been read."""
+    if end == "expiry":
+        d.wire("a").send("DISCONNECT", props=[("session-expiry-interval", 0)])
+        return d.wire("a", expiry=0, connect=False)
+    return d.wire("a", level, clean=1, expiry=0, connect=False)
+
+
+@ENDS
+def test_connack_waits_for_the_end_of_the_session_before(durable, level, end):
+    d = durable(disk=True)
+    d.wire("a", level).subscribe("t").leave()
+    other = d.wire("other", clean=1, expiry=0)
+    trouble(d)
+    a = end_session(d, level, end)
+    a.subscribe("u", wait=False)
+    a.publish("u", "1", qos=1, wait=False)
+    is_silent(a, other)
+    other.publish("t", "0", qos=1)  # whose session is gone
+    other.publish("u", "0", qos=1)
+    well(d)
+    assert not a.connected().present
+    a.get("SUBACK")
+    assert sorted(a.receive()[0] for _ in range(2)) == ["PUBACK", "PUBLISH"]
+    a.nothing()
+
+
+@ENDS
+def test_a_session_whose_end_was_told_does_not_come_back(durable, level, end):
+    """Killed as soon as the client knows."""
+    d = durable()
+    for _ in range(5):
+        d.wire("a", level).subscribe("t").leave()
+        d.wire("p", clean=1).publish("t", "old")
+        assert not end_session(d, level, end).connected().present
+        d.restart()
+        a = d.wire("a", level)
+        assert not a.present
+        a.nothing()
+
+
+def test_a_connection_that_ends_before_its_connack(durable):
+    d = durable(disk=True)
+    d.wire("a").subscribe("t").leave()
+    other = d.wire("other", clean=1, expiry=0)
+    trouble(d)
+    a = end_session(d, 5, "clean")
+    is_silent(a, other)
+    b = end_session(d, 5, "clean")
+    a.closed()  # taken over: and nothing is said before CONNACK
+    is_silent(b, other)
+    b.reset()
+    is_silent(end_session(d, 5, "clean"), other)
+    well(d)
+    assert not d.wire("a", clean=1).present
+    other.nothing()

@@ -2,6 +2,9 @@
 """Shared subscriptions of sessions on disk: who gets what after a restart, and nothing comes twice. And what is promised by
 a later connection while an earlier one's promise waits for the disk."""
 
+import contextlib
+import sqlite3
+
 import pytest
 from durable import payloads, twice
 
@@ -135,3 +138,41 @@ def test_one_large_message_of_many_queues_is_in_memory_once(durable):
     resident = next(int(line.split()[1]) for line in open(f"/proc/{pid}/status") if line.startswith("VmRSS"))
     assert resident < 150 * 1024
     assert len(d.messages("away-7", 1)[0]["payload"]) == 1024 * 1024
+
+
+def change(d, *statements):
+    """Changes the file while nobody has it open."""
+    with contextlib.closing(sqlite3.connect(d.database)) as db:
+        for statement in statements:
+            db.execute(statement)
+        db.commit()
+
+
+@twice
+def test_of_two_sessions_of_one_client_on_disk_the_last_is_the_one(durable, how):
+    """The end of the other was not written any more: the next start ends it, and gives what it had to its group."""
+    d = durable(how=how, **ALL)
+    d.wire("a", will=("will", "no")).subscribe("$share/g/t", "own").leave()
+    p = d.wire("p", clean=1)
+    p.publish_all((("t", "own")[i % 2], b"%d" % i, 1) for i in range(100))
+    b = d.wire("b").subscribe("$share/g/t", "will")
+    b.leave()
+    d.end()
+    change(d, "INSERT INTO session SELECT number + 1000000, id, persistent, expiry, left_ms, will, will_delay, "
+              "will_expiry, sent FROM session WHERE id = CAST('a' AS BLOB)",
+           "UPDATE session SET will_delay = 1000000 WHERE id = CAST('a' AS BLOB) AND number < 1000000")
+    d.start()
+    a = d.wire("a")
+    assert a.present
+    a.nothing()
+    b = d.wire("b")
+    assert sorted(payloads(b.take_all(50)), key=int) == [b"%d" % i for i in range(0, 100, 2)]
+    b.nothing()
+    d.committed()
+    d.restart()
+    d.messages("b", 0)
+    d.messages("a", 0)
+    d.end()
+    with contextlib.closing(sqlite3.connect(d.database)) as db:
+        assert db.execute("SELECT count(*) FROM session WHERE id = CAST('a' AS BLOB)").fetchone() == (1,)
+        assert db.execute("SELECT count(*) FROM queued").fetchone() == (0,)

@@ -119,7 +119,9 @@ static void change_session(struct model_session *s)
         op->will_delay = 1;
         op->will_expiry = 2;
     }
-    add_text(op, "", "client");
+    char id[40];
+    snprintf(id, sizeof(id), "client%" PRIu64, s->number);
+    add_text(op, "", id);
     op->share_len = 0;
 }
 
@@ -360,8 +362,8 @@ static void say_queue(struct buf *out, uint64_t session)
 
 static void say_session(struct buf *out, const struct model_session *s)
 {
-    buf_addf(out, "session %" PRIu64 " client persistent expiry=%u left=%" PRId64, s->number,
-             s->expiry, s->left_ms);
+    buf_addf(out, "session %" PRIu64 " client%" PRIu64 " persistent expiry=%u left=%" PRId64,
+             s->number, s->number, s->expiry, s->left_ms);
     if (s->will) {
         buf_add_str(out, " will 1 2");
         say_publication(out, s->will);
