@@ -52,7 +52,7 @@ struct reading {
 
 static void note_number(struct reading *r, uint64_t number)
 {
-    if (number > *r->last && number <= INT64_MAX)
+    if (number > *r->last && number <= NUMBER_MAX)
         *r->last = number;
 }
 
@@ -141,7 +141,8 @@ static int open_cursors(struct reading *r)
     if (rc == 0)
         rc = prepare(r,
                      "SELECT count(*), total(size), max(number) FROM queued "
-                     "WHERE session = ?1 AND number > ?2 AND packet_id = 0 AND share IS NULL",
+                     "WHERE session = ?1 AND number > ?2 AND packet_id = 0 AND share IS NULL "
+                     "AND " NUMBER_IS_SANE,
                      &r->rest);
     if (rc == 0)
         rc = prepare(r,
@@ -221,8 +222,9 @@ static int read_session(struct reading *r, bool *readable)
         .will_expiry = seconds_in(row, 7),
         .sent = seconds_in(row, 8),
     };
-    *readable = session.number > 0 && session.id && session.id_len <= CLIENT_ID_MAX &&
-                !memchr(session.id, '\0', session.id_len) && utf8_valid(session.id, session.id_len);
+    *readable = session.number > 0 && session.number <= NUMBER_MAX && session.id &&
+                session.id_len <= CLIENT_ID_MAX && !memchr(session.id, '\0', session.id_len) &&
+                utf8_valid(session.id, session.id_len);
     if (!*readable) {
         ++*r->unreadable;
         return 0;
@@ -310,6 +312,10 @@ static int read_queued(struct reading *r, uint64_t session, struct queue *q)
     if (sqlite3_column_int64(row, QUEUED_PACKET_ID) != 0)
         return 0;
     const bool shared = sqlite3_column_type(row, QUEUED_SHARE) != SQLITE_NULL;
+    if (number < 1 || number > NUMBER_MAX) {
+        ++*r->unreadable;
+        return 0;
+    }
     if (!q->rest && !shared)
         q->rest = q->given == SPILL_AWAY_MESSAGES ||
                   (q->given > 0 && q->given_bytes + size > SPILL_AWAY_BYTES);
@@ -423,8 +429,10 @@ static int read_sessions(struct reading *r)
 static int read_last(struct reading *r)
 {
     sqlite3_stmt *row = NULL;
-    int rc = prepare(
-        r, "SELECT (SELECT max(number) FROM message), (SELECT max(session) FROM ended)", &row);
+    int rc = prepare(r,
+                     "SELECT (SELECT max(number) FROM message WHERE " NUMBER_IS_SANE "), "
+                     "(SELECT max(session) FROM ended)",
+                     &row);
     if (rc == 0)
         rc = sqlite3_step(row) == SQLITE_ROW ? 0 : -EIO;
     for (int i = 0; i < 2 && rc == 0; i++)
@@ -451,7 +459,8 @@ static void end_doubles(sqlite3 *db)
     sqlite3_exec(db,
                  "UPDATE session SET persistent = 0, expiry = 0, will = NULL, will_delay = 0, "
                  "left_ms = max(left_ms, 1) "
-                 "WHERE number NOT IN (SELECT max(number) FROM session GROUP BY id)",
+                 "WHERE number NOT IN (SELECT max(number) FROM session WHERE " NUMBER_IS_SANE
+                 " GROUP BY id) AND " NUMBER_IS_SANE,
                  NULL, NULL, NULL);
 }
 

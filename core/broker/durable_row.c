@@ -154,6 +154,9 @@ static int read_message(sqlite3_stmt *row, sqlite3_stmt *record, const struct du
     out->retain = sqlite3_column_int(row, QUEUED_RETAIN) != 0;
 
     const sqlite3_int64 message = sqlite3_column_int64(row, QUEUED_MESSAGE);
+    const sqlite3_int64 number = sqlite3_column_int64(row, QUEUED_NUMBER);
+    if (number < 1 || number > NUMBER_MAX || message < 0 || message > NUMBER_MAX)
+        return -EBADMSG;
     int rc = released ? 0 : read_record(record, message, clock, cache, &out->publication);
     const void *share = sqlite3_column_blob(row, QUEUED_SHARE);
     if (rc == 0 && share)
@@ -170,7 +173,7 @@ static int read_message(sqlite3_stmt *row, sqlite3_stmt *record, const struct du
     atomic_init(&out->kept->refs, 1);
     atomic_init(&out->kept->state, KEPT_WRITTEN);
     out->kept->session = (uint64_t)sqlite3_column_int64(row, QUEUED_SESSION);
-    out->kept->number = (uint64_t)sqlite3_column_int64(row, QUEUED_NUMBER);
+    out->kept->number = (uint64_t)number;
     out->kept->message = (uint64_t)message;
     out->kept->shared = sqlite3_column_type(row, QUEUED_SHARE) != SQLITE_NULL;
     return 0;

@@ -34,6 +34,11 @@ enum queued_column {
     QUEUED_IDENTIFIERS,
 };
 
+/* Numbers are given one after the other, so there are none above. A row that has one is damaged: it is not looked at, nor does it say
+ * where to go on, as those behind it would not fit into the file. */
+#define NUMBER_MAX     4611686018427387903
+#define NUMBER_IS_SANE "number <= 4611686018427387903"
+
 /* The record of a message by its number. */
 #define MESSAGE_RECORD "SELECT record FROM message WHERE number = ?1"
 

@@ -46,7 +46,7 @@ static const char queued_release[] =
 static const char queued_delete[] = "DELETE FROM queued WHERE session = ?1 AND number = ?2";
 static const char queued_load[] = "SELECT " QUEUED_COLUMNS " FROM queued "
                                   "WHERE session = ?1 AND number > ?2 AND packet_id = 0 AND share "
-                                  "IS NULL ORDER BY number LIMIT ?3";
+                                  "IS NULL AND " NUMBER_IS_SANE " ORDER BY number LIMIT ?3";
 static const char message_record[] = MESSAGE_RECORD;
 static const char received_put[] =
     "INSERT OR IGNORE INTO received (session, packet_id) VALUES (?1, ?2)";

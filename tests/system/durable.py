@@ -6,9 +6,11 @@ Two more ways to run them show whether a test itself is right: DURABLE_BROKER=mo
 cleanly; and DURABLE_BROKER=lasting, a broker that keeps nothing, but is not ended either: it only loses its connections.
 """
 
+import contextlib
 import os
 import pathlib
 import socket
+import sqlite3
 import struct
 import sys
 import time
@@ -359,6 +361,13 @@ class Durable:
         w.leave()
         self.committed()
         return got
+
+    def change(self, *statements):
+        """Changes the file while nobody has it open."""
+        with contextlib.closing(sqlite3.connect(self.database)) as db:
+            for statement in statements:
+                db.execute(statement)
+            db.commit()
 
     def drain(self, wire):
         """All messages that wait for it, on disk too, acknowledged."""

@@ -245,3 +245,29 @@ def test_nothing_is_lost_where_a_commit_begins_or_ends(durable, point):
 
     harass(d, rng, 4, [4, 5], fault=fault)
 
+
+
+HUGE = 2 ** 63 - 1
+
+
+@pytest.mark.parametrize("lost, statements", [
+    ({299}, ["UPDATE queued SET number = HUGE WHERE number = (SELECT max(number) FROM queued)"]),
+    ({0}, ["UPDATE queued SET number = HUGE WHERE number = (SELECT min(number) FROM queued)"]),
+    ({299}, ["UPDATE queued SET message = HUGE WHERE message = (SELECT max(number) FROM message)",
+             "UPDATE message SET number = HUGE WHERE number = (SELECT max(number) FROM message)"]),
+    (set(), ["INSERT INTO session SELECT HUGE, id, persistent, expiry, left_ms, will, will_delay, will_expiry, sent "
+             "FROM session WHERE id = CAST('a' AS BLOB)"]),
+    (set(), ["INSERT INTO ended VALUES (HUGE)"]),
+])
+def test_numbers_that_nobody_gave_do_no_harm(durable, lost, statements):
+    """What comes later would have numbers that are too large for the file."""
+    d = durable(max_queued_messages=0)
+    d.wire("a").subscribe("t").leave()
+    d.wire("p", clean=1).publish_all(("t", b"%d" % i, 1) for i in range(300))
+    d.end()
+    d.change(*[s.replace("HUGE", str(HUGE)) for s in statements])
+    d.start()
+    d.wire("p", clean=1).publish_all(("t", b"%d" % i, 1) for i in range(300, 400))
+    d.restart()
+    got = [int(m["payload"]) for m in d.drain(d.wire("a"))]
+    assert got == [i for i in range(400) if i not in lost]

@@ -140,14 +140,6 @@ def test_one_large_message_of_many_queues_is_in_memory_once(durable):
     assert len(d.messages("away-7", 1)[0]["payload"]) == 1024 * 1024
 
 
-def change(d, *statements):
-    """Changes the file while nobody has it open."""
-    with contextlib.closing(sqlite3.connect(d.database)) as db:
-        for statement in statements:
-            db.execute(statement)
-        db.commit()
-
-
 @twice
 def test_of_two_sessions_of_one_client_on_disk_the_last_is_the_one(durable, how):
     """The end of the other was not written any more: the next start ends it, and gives what it had to its group."""
@@ -158,9 +150,9 @@ def test_of_two_sessions_of_one_client_on_disk_the_last_is_the_one(durable, how)
     b = d.wire("b").subscribe("$share/g/t", "will")
     b.leave()
     d.end()
-    change(d, "INSERT INTO session SELECT number + 1000000, id, persistent, expiry, left_ms, will, will_delay, "
-              "will_expiry, sent FROM session WHERE id = CAST('a' AS BLOB)",
-           "UPDATE session SET will_delay = 1000000 WHERE id = CAST('a' AS BLOB) AND number < 1000000")
+    d.change("INSERT INTO session SELECT number + 1000000, id, persistent, expiry, left_ms, will, will_delay, "
+             "will_expiry, sent FROM session WHERE id = CAST('a' AS BLOB)",
+             "UPDATE session SET will_delay = 1000000 WHERE id = CAST('a' AS BLOB) AND number < 1000000")
     d.start()
     a = d.wire("a")
     assert a.present
