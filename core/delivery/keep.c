@@ -29,6 +29,11 @@ struct keeper *keeper_new(struct store *store)
     return keeper;
 }
 
+struct store *keeper_store(const struct keeper *keeper)
+{
+    return keeper->store;
+}
+
 void keeper_free(struct keeper *keeper)
 {
     if (keeper)
@@ -62,8 +67,8 @@ static int insert(struct store_task *task, struct store *store)
     sqlite3_stmt *s =
         store_statement(store, "INSERT OR REPLACE INTO delivery "
                                "(number, service, target, state, created_ms, attempts, "
-                               "due_ms, record) "
-                               "VALUES (?1, ?2, ?3, 0, ?4, 0, 0, ?5)");
+                               "due_ms, record, urgent) "
+                               "VALUES (?1, ?2, ?3, 0, ?4, 0, 0, ?5, ?6)");
     if (!s)
         return SQLITE_ERROR;
     sqlite3_bind_int64(s, 1, (sqlite3_int64)kept->number);
@@ -71,6 +76,7 @@ static int insert(struct store_task *task, struct store *store)
     sqlite3_bind_text(s, 3, kept->target, -1, SQLITE_STATIC);
     sqlite3_bind_int64(s, 4, kept->created_ms);
     sqlite3_bind_blob64(s, 5, record->data, record->len, SQLITE_STATIC);
+    sqlite3_bind_int(s, 6, delivery_is_urgent(kept->delivery));
     int rc = store_step(s);
     if (rc == SQLITE_OK)
         rc = seen_write(store, kept->number, kept->delivery);

@@ -23,6 +23,7 @@ struct seen;
 
 /* Keeps deliveries in this store. NULL when there is no memory. */
 struct keeper *keeper_new(struct store *store);
+struct store *keeper_store(const struct keeper *keeper);
 void keeper_free(struct keeper *keeper); /* after the store has been closed; NULL is allowed */
 
 /* Loads what an earlier run has seen (seen.h), and keeps it with the deliveries from now on. Before anything is put. Returns
@@ -108,6 +109,9 @@ struct keep_load {
     struct keeper *keeper;
     struct keep_range range;
     bool revived; /* in place of those that wait, those that a person wants tried again */
+    const uint64_t
+        *numbers; /* in place of the range, those of these numbers that wait; NULL: all of it */
+    size_t number_count;
     size_t most;
     struct target *for_target;
     int64_t longest_ms; /* that one may still have to wait; 0: a day */

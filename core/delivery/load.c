@@ -115,6 +115,34 @@ static int load_rows(struct keep_load *load, sqlite3_stmt *row)
     return rc == SQLITE_ROW || rc == SQLITE_DONE ? SQLITE_OK : rc;
 }
 
+static const char number_sql[] =
+    "SELECT number, created_ms, attempts, due_ms, record FROM delivery "
+    "WHERE number = ?1 AND service = ?2 AND target = ?3 AND state = 0";
+
+/* What cannot be read comes with the range, and is counted there. */
+static int load_numbers(struct keep_load *load, sqlite3_stmt *row)
+{
+    struct delivery **end = &load->first;
+    int rc = SQLITE_OK;
+    load->rows = 0;
+    for (size_t i = 0; i < load->number_count; i++) {
+        sqlite3_bind_int64(row, 1, (sqlite3_int64)load->numbers[i]);
+        sqlite3_bind_text(row, 2, load->range.service, -1, SQLITE_STATIC);
+        sqlite3_bind_text(row, 3, load->range.target, -1, SQLITE_STATIC);
+        rc = sqlite3_step(row);
+        if (rc == SQLITE_ROW && make(load, row, load->numbers[i], end) == 0) {
+            end = &(*end)->next;
+            load->rows++;
+        }
+        sqlite3_reset(row);
+        if (rc != SQLITE_ROW && rc != SQLITE_DONE)
+            break;
+        rc = SQLITE_OK;
+    }
+    *end = NULL;
+    return rc;
+}
+
 static const char load_sql[] =
     "SELECT number, created_ms, attempts, due_ms, record FROM delivery "
     "WHERE service = ?1 AND target = ?2 AND state = 0 AND number > ?3 AND number <= ?4 "
@@ -153,10 +181,11 @@ static int apply_load(struct store_task *task, struct store *store)
     struct keep_load *load = CONTAINER_OF(task, struct keep_load, task);
     drop_list(load->first); /* of a try that was rolled back */
     load->first = NULL;
-    sqlite3_stmt *row = store_statement(store, load->revived ? revived_sql : load_sql);
+    const char *sql = load->numbers ? number_sql : load->revived ? revived_sql : load_sql;
+    sqlite3_stmt *row = store_statement(store, sql);
     if (!row)
         return SQLITE_ERROR;
-    int rc = load_rows(load, row);
+    int rc = load->numbers ? load_numbers(load, row) : load_rows(load, row);
     sqlite3_reset(row);
     if (rc == SQLITE_OK && load->revived && load->rows > 0)
         rc = mark_revived(load, store);
@@ -190,9 +219,10 @@ void keep_load(struct keep_load *load)
 int keep_load_now(struct keep_load *load)
 {
     sqlite3_stmt *row = NULL;
-    int rc = sqlite3_prepare_v2(store_connection(load->keeper->store), load_sql, -1, &row, NULL);
+    int rc = sqlite3_prepare_v2(store_connection(load->keeper->store),
+                                load->numbers ? number_sql : load_sql, -1, &row, NULL);
     if (rc == SQLITE_OK)
-        rc = load_rows(load, row);
+        rc = load->numbers ? load_numbers(load, row) : load_rows(load, row);
     sqlite3_finalize(row);
     return rc == SQLITE_OK ? 0 : -EIO;
 }

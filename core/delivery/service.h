@@ -93,8 +93,16 @@ struct service_target {
      * `spill_last` (spill.c). */
     size_t spilled;
     uint64_t spill_after, spill_last;
-    /* A filter of the topics that it has something of; NULL: they are not known. Each is two bits. */
-    uint64_t *spilled_topics;
+    /* The topics that it has something of (topics.h); NULL: they are not known. While a scan finds them out, those that
+     * come meanwhile. */
+    uint64_t *spilled_topics, *scan_topics;
+    /* The numbers of what is to be loaded before all else: what is urgent, and before it what its topics have. From
+     * `urgent_at` on. */
+    uint64_t *urgent;
+    size_t urgent_at, urgent_count;
+    int64_t scan_ms;     /* no new scan before that */
+    bool urgent_spilled; /* something urgent has gone to disk since the last scan began */
+    bool scanning;
     /* The numbers of those in that range that are not on disk only; in ascending order. */
     uint64_t *ahead;
     size_t ahead_count, ahead_cap;
@@ -248,7 +256,8 @@ void service_move(struct service *service);
 /*
  * With a store, a full queue spills: what has no place is put on disk, and comes back in its order when half of
  * the queue is free. As long as there is anything of a target on disk only, what is new goes there too, behind it; but not
- * what is urgent, unless it is of a topic that has something there.
+ * what is urgent, unless it is of a topic that has something there. Where urgent ones have gone to disk, or are found there
+ * at the start, a scan (scan.h) finds them and what is before them of their topics: that is loaded first.
  */
 
 /* Whether a delivery has to go to disk only; else it is to be submitted. With the lock. */
@@ -281,6 +290,7 @@ struct spill_part {
     uint64_t after, last;
     uint64_t *topics, *ahead;
     size_t ahead_count;
+    bool urgent; /* something of it may be */
 };
 
 /* Takes it from a target, which loads nothing more, not even what is on its way. With its lock, in one go with the

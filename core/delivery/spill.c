@@ -5,14 +5,18 @@
 #include "base/clock.h"
 #include "base/container.h"
 #include "delivery/keep.h"
+#include "delivery/scan.h"
 #include "delivery/service.h"
+#include "delivery/topics.h"
 
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define LOAD_MOST 1000 /* deliveries at a time */
+#define LOAD_MOST   1000 /* deliveries at a time */
+#define LOAD_URGENT 32   /* the same, of those that go before others */
+#define SCAN_REST   10   /* times as long as the last scan has taken: before the next one */
 
 static struct keeper *keeper_of(const struct service_target *t)
 {
@@ -20,21 +24,6 @@ static struct keeper *keeper_of(const struct service_target *t)
 }
 
 /* ---- What is where ---- */
-
-#define FILTER_BITS ((uint64_t)1 << 19)
-
-static bool is_in_filter(const uint64_t *filter, uint64_t hash)
-{
-    uint64_t one = hash % FILTER_BITS, other = hash / FILTER_BITS % FILTER_BITS;
-    return (filter[one / 64] >> one % 64 & 1) && (filter[other / 64] >> other % 64 & 1);
-}
-
-static void add_to_filter(uint64_t *filter, uint64_t hash)
-{
-    uint64_t one = hash % FILTER_BITS, other = hash / FILTER_BITS % FILTER_BITS;
-    filter[one / 64] |= (uint64_t)1 << one % 64;
-    filter[other / 64] |= (uint64_t)1 << other % 64;
-}
 
 static uint64_t hash_of(const struct delivery *d)
 {
@@ -44,7 +33,8 @@ static uint64_t hash_of(const struct delivery *d)
 static void forget_topics(struct service_target *t)
 {
     free(t->spilled_topics);
-    t->spilled_topics = NULL;
+    free(t->scan_topics);
+    t->spilled_topics = t->scan_topics = NULL;
 }
 
 /* It is going to be on disk only. */
@@ -52,12 +42,14 @@ static void note_topic(struct service_target *t, const struct delivery *d)
 {
     if (t->spilled == 0) {
         forget_topics(t);
-        t->spilled_topics = calloc(FILTER_BITS / 64, sizeof(*t->spilled_topics));
+        t->spilled_topics = topics_new();
         if (!t->noting)
             t->ahead_count = 0; /* they are before what will be there */
     }
     if (t->spilled_topics)
-        add_to_filter(t->spilled_topics, hash_of(d));
+        topics_add(t->spilled_topics, hash_of(d));
+    if (t->scan_topics)
+        topics_add(t->scan_topics, hash_of(d));
 }
 
 /* Makes room for so many more numbers. Returns false when there is no memory. */
@@ -91,7 +83,7 @@ static bool may_go_ahead(const struct service_target *t, const struct delivery *
 {
     if (!delivery_is_urgent(d) || !queue_has_urgent_place(t->queue, d->size))
         return false;
-    return t->spilled == 0 || (t->spilled_topics && !is_in_filter(t->spilled_topics, hash_of(d)));
+    return t->spilled == 0 || (t->spilled_topics && !topics_have(t->spilled_topics, hash_of(d)));
 }
 
 /* One that is taken in, and must not be loaded. Its number is the highest of the target's so far. */
@@ -119,6 +111,87 @@ void spill_release(struct service_target *t)
 {
     forget_topics(t);
     free(t->ahead);
+    free(t->urgent);
+}
+
+/* ---- What is urgent ---- */
+
+struct scanning {
+    struct scan scan;
+    struct service_target *target;
+    int64_t began_ms;
+    char names[];
+};
+
+/* With the lock. */
+static void forget_urgent(struct service_target *t)
+{
+    free(t->urgent);
+    t->urgent = NULL;
+    t->urgent_at = t->urgent_count = 0;
+}
+
+static void take_over_urgent(struct service_target *t, struct scan *scan)
+{
+    forget_urgent(t);
+    t->urgent = scan->numbers;
+    t->urgent_count = scan->count;
+    t->urgent_spilled |= scan->more;
+    scan->numbers = NULL;
+}
+
+static void scanned(struct scan *scan)
+{
+    struct scanning *scanning = CONTAINER_OF(scan, struct scanning, scan);
+    struct service_target *t = scanning->target;
+    const int64_t now_ms = clock_mono_ms();
+    pthread_mutex_lock(&t->service->lock);
+    t->scanning = false;
+    t->scan_ms = now_ms + SCAN_REST * (now_ms - scanning->began_ms);
+    if (!t->heired) {
+        take_over_urgent(t, scan);
+        if (t->scan_topics && scan->topics) { /* what was there, and what has come since */
+            topics_join(t->scan_topics, scan->topics);
+            free(t->spilled_topics);
+            t->spilled_topics = t->scan_topics;
+            t->scan_topics = NULL;
+        }
+        spill_load(t);
+    }
+    pthread_mutex_unlock(&t->service->lock);
+    service_unref(t->service);
+    scan_release(scan);
+    free(scanning);
+}
+
+/* Has the disk looked through, if something urgent has gone there since the last time; not all the time. With the
+ * lock. */
+static void look_for_urgent(struct service_target *t)
+{
+    if (!t->urgent_spilled || t->scanning || t->urgent_at < t->urgent_count || t->heired ||
+        t->noting || t->service->stopping)
+        return;
+    const int64_t now_ms = clock_mono_ms();
+    if (now_ms < t->scan_ms)
+        return;
+    size_t service_len = strlen(t->target.service) + 1, target_len = strlen(t->target.name) + 1;
+    struct scanning *scanning = calloc(1, sizeof(*scanning) + service_len + target_len);
+    if (!scanning)
+        return; /* the next delivery that is done tries again */
+    memcpy(scanning->names, t->target.service, service_len);
+    memcpy(scanning->names + service_len, t->target.name, target_len);
+    scanning->target = t;
+    scanning->began_ms = now_ms;
+    scanning->scan.store = keeper_store(keeper_of(t));
+    scanning->scan.range = (struct keep_range){ scanning->names, scanning->names + service_len,
+                                                t->spill_after, t->spill_last };
+    scanning->scan.done = scanned;
+    service_ref(t->service);
+    t->scanning = true;
+    t->urgent_spilled = false;
+    free(t->scan_topics);
+    t->scan_topics = t->spilled_topics ? NULL : topics_new();
+    scan_post(&scanning->scan);
 }
 
 /* ---- Out ---- */
@@ -137,6 +210,10 @@ void spill(struct service_target *t, struct delivery *d, struct delivery *failed
             t->spill_after = d->number - 1;
         t->spill_last = d->number;
         t->spilled++;
+        if (delivery_is_urgent(d)) {
+            t->urgent_spilled = true;
+            look_for_urgent(t);
+        }
     } else {
         t->flow.refused++;
     }
@@ -149,6 +226,7 @@ struct loading {
     struct keep_load load;
     struct service_target *target;
     char *names; /* the range's, which outlive the configuration */
+    uint64_t numbers[LOAD_URGENT];
 };
 
 static void drop_list(struct delivery *list)
@@ -236,6 +314,24 @@ static void note_loaded(struct service_target *t, struct keep_load *load)
         t->flow.restored += load->rows - gone;
 }
 
+/* The same for what goes before others: the rest is loaded without it. */
+static void note_loaded_ahead(struct service_target *t, struct keep_load *load)
+{
+    if (!has_room_ahead(t, load->rows)) {
+        drop_list(load->first); /* it comes with the others */
+        load->first = NULL;
+        return;
+    }
+    for (const struct delivery *d = load->first; d; d = d->next)
+        t->ahead[t->ahead_count++] = d->number;
+    qsort(t->ahead, t->ahead_count, sizeof(*t->ahead), compare);
+    if (load->rows > t->spilled)
+        t->flow.restored += load->rows - t->spilled;
+    t->spilled = load->rows < t->spilled ? t->spilled - load->rows : 0;
+    if (t->spilled == 0)
+        forget_topics(t);
+}
+
 /* Gives a place to each: what was loaded is on disk, so it cannot hold its message. With the lock. */
 static void take_in(struct service_target *t, struct delivery *list)
 {
@@ -262,7 +358,10 @@ static void loaded(struct keep_load *load)
     pthread_mutex_lock(&s->lock);
     t->loading = false;
     if (!t->heired) {
-        note_loaded(t, load);
+        if (load->numbers)
+            note_loaded_ahead(t, load);
+        else
+            note_loaded(t, load);
         take_in(t, load->first);
         load->first = NULL;
         spill_load(t);
@@ -310,34 +409,89 @@ static bool may_load(const struct service_target *t)
     return !t->heired && !t->noting && !t->service->stopping && queue_is_low(t->queue);
 }
 
+/* Whether there are some that go before others, and a place for one. With the lock. */
+static bool may_load_urgent(struct service_target *t)
+{
+    while (t->urgent_at < t->urgent_count &&
+           (t->urgent[t->urgent_at] <= t->spill_after || is_ahead(t, t->urgent[t->urgent_at])))
+        t->urgent_at++;
+    return t->urgent_at < t->urgent_count && !t->heired && !t->noting && !t->service->stopping &&
+           queue_has_urgent_place(t->queue, 1);
+}
+
+/* The next of them. With the lock. */
+static void load_only_urgent(struct loading *loading)
+{
+    struct service_target *t = loading->target;
+    size_t n = 0;
+    for (; n < LOAD_URGENT && t->urgent_at < t->urgent_count; t->urgent_at++)
+        if (t->urgent[t->urgent_at] > t->spill_after && !is_ahead(t, t->urgent[t->urgent_at]))
+            loading->numbers[n++] = t->urgent[t->urgent_at];
+    loading->load.numbers = loading->numbers;
+    loading->load.number_count = n;
+}
+
 void spill_load(struct service_target *t)
 {
     if (t->more_dead && may_load(t)) {
         t->more_dead = false;
         spill_revive(t);
     }
-    if (t->spilled == 0 || t->loading || !may_load(t))
+    if (t->spilled == 0 || t->loading)
+        return;
+    look_for_urgent(t);
+    const bool urgent = may_load_urgent(t);
+    if (!urgent && !may_load(t))
         return;
     struct loading *loading = loading_new(t);
     if (!loading)
         return; /* the next delivery that is done tries again */
+    if (urgent)
+        load_only_urgent(loading);
     t->loading = true;
     keep_load(&loading->load);
 }
 
 /* Loads what comes first. Returns 0 or a negative errno value. */
-static int load_first(struct service_target *t)
+static int load_first(struct service_target *t, bool urgent)
 {
     struct loading *loading = loading_new(t);
     if (!loading)
         return -ENOMEM;
     struct keep_load *load = &loading->load;
+    if (urgent)
+        load_only_urgent(loading);
     int rc = keep_load_now(&loading->load);
     if (rc == 0) {
-        note_loaded(t, load);
+        if (urgent)
+            note_loaded_ahead(t, load);
+        else
+            note_loaded(t, load);
         service_submit(t->service, load->first, ORIGIN_DISK, clock_mono_ms());
     }
     loading_free(loading);
+    return rc;
+}
+
+/* Looks for what is urgent, and loads it before all else. Returns 0 or a negative errno value. */
+static int restore_urgent(struct service_target *t)
+{
+    struct scan *scan = calloc(1, sizeof(*scan));
+    if (!scan)
+        return -ENOMEM;
+    scan->store = keeper_store(keeper_of(t));
+    scan->range =
+        (struct keep_range){ t->target.service, t->target.name, t->spill_after, t->spill_last };
+    int rc = scan_now(scan);
+    if (rc == 0) {
+        take_over_urgent(t, scan);
+        t->spilled_topics = scan->topics;
+        scan->topics = NULL;
+    }
+    while (rc == 0 && may_load_urgent(t))
+        rc = load_first(t, true);
+    scan_release(scan);
+    free(scan);
     return rc;
 }
 
@@ -350,10 +504,13 @@ int spill_restore(struct service_target *t, uint64_t *found)
     *found += count;
     t->spilled = (size_t)count;
     t->flow.restored += count;
+    if (count > 0)
+        rc = restore_urgent(t);
     const size_t before = queue_count(t->service->queue);
     /* Where nothing waits, nothing is done that would load more: so what cannot be read must not be all. */
-    while (rc == 0 && t->spilled > 0 && queue_count(t->service->queue) == before)
-        rc = load_first(t);
+    while (rc == 0 && t->spilled > 0 && queue_is_low(t->queue) &&
+           queue_count(t->service->queue) == before)
+        rc = load_first(t, false);
     return rc;
 }
 
@@ -378,16 +535,22 @@ static void join_topics(struct service_target *to, uint64_t *topics)
         to->spilled_topics = topics;
         return;
     }
-    for (uint64_t i = 0; to->spilled_topics && topics && i < FILTER_BITS / 64; i++)
-        to->spilled_topics[i] |= topics[i];
-    if (!topics)
+    if (to->spilled_topics && topics)
+        topics_join(to->spilled_topics, topics);
+    else
         forget_topics(to);
     free(topics);
 }
 
 void spill_give(struct service_target *from, struct spill_part *out)
 {
-    *out = (struct spill_part){ .ahead = from->ahead, .ahead_count = from->ahead_count };
+    *out = (struct spill_part){
+        .ahead = from->ahead,
+        .ahead_count = from->ahead_count,
+        .urgent = from->urgent_spilled || from->scanning || from->urgent_at < from->urgent_count,
+    };
+    forget_urgent(from);
+    from->urgent_spilled = false;
     if (!from->heired) {
         out->count = from->spilled;
         out->after = from->spill_after;
@@ -421,6 +584,7 @@ void spill_take(struct service_target *to, struct spill_part *part)
             to->spill_last = part->last;
         to->spilled += part->count;
         to->flow.taken_over += part->count;
+        to->urgent_spilled |= part->urgent;
         spill_load(to);
     } else {
         free(part->topics);

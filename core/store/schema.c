@@ -18,7 +18,7 @@
  *
  * delivery: in order of `number`; times are in ms since 1970. `record` is all that is needed to make it again
  * (delivery/record.h). States: 0 waits to be delivered; 1 is a dead letter, with the time and the reason; 2 is one
- * that a person wants tried again, and becomes 0 when the daemon notices.
+ * that a person wants tried again, and becomes 0 when the daemon notices. `urgent` is 1 for one that goes before others.
  *
  * attempt: why a delivery was not sent, each time.
  *
@@ -132,6 +132,9 @@ static const char *const steps[] = {
     "CREATE INDEX delivery_dead ON delivery (ended_ms) WHERE state = 1;",
 
     "ALTER TABLE session ADD COLUMN sent INTEGER NOT NULL DEFAULT 0;",
+
+    "ALTER TABLE delivery ADD COLUMN urgent INTEGER NOT NULL DEFAULT 0;"
+    "CREATE INDEX delivery_urgent ON delivery (service, target, state, number) WHERE urgent = 1;",
 };
 
 #define VERSION ((int)(sizeof(steps) / sizeof(steps[0])))

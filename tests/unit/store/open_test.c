@@ -325,6 +325,10 @@ static void what_may_not_be_written_is_refused(void **state)
 
 #define VERSION_7 "ALTER TABLE session ADD COLUMN sent INTEGER NOT NULL DEFAULT 0;"
 
+#define VERSION_8                                                        \
+    "ALTER TABLE delivery ADD COLUMN urgent INTEGER NOT NULL DEFAULT 0;" \
+    "CREATE INDEX delivery_urgent ON delivery (service, target, state, number) WHERE urgent = 1;"
+
 static void an_old_schema_comes_up_to_date(void **state)
 {
     (void)state;
@@ -350,6 +354,9 @@ static void an_old_schema_comes_up_to_date(void **state)
         VERSION_1 VERSION_2 VERSION_3 VERSION_4 VERSION_5 VERSION_6 VERSION_7 LETTER
         ", record) VALUES (7, 'file', 'out', 0, 1790000000000, 2, 1790000001000, " RECORD ");"
         "PRAGMA user_version = 7",
+        VERSION_1 VERSION_2 VERSION_3 VERSION_4 VERSION_5 VERSION_6 VERSION_7 VERSION_8 LETTER
+        ", record) VALUES (7, 'file', 'out', 0, 1790000000000, 2, 1790000001000, " RECORD ");"
+        "PRAGMA user_version = 8",
     };
     for (size_t i = 0; i < ROWS(versions); i++) {
         struct temporary t;

@@ -1,0 +1,198 @@
+/* SPDX-License-Identifier: MIT */
+
+/* See scan.h. The store's thread, but at the start. */
+
+#include "delivery/scan.h"
+
+#include "base/container.h"
+#include "base/map.h"
+#include "delivery/record.h"
+#include "delivery/topics.h"
+
+#include <errno.h>
+#include <sqlite3.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define ROWS_AT_ONCE 2000
+
+static const char urgent_sql[] =
+    "SELECT number, record FROM delivery INDEXED BY delivery_urgent "
+    "WHERE urgent = 1 AND service = ?1 AND target = ?2 AND state = 0 AND number > ?3 AND "
+    "number <= ?4 ORDER BY number LIMIT ?5";
+static const char rows_sql[] =
+    "SELECT number, record FROM delivery "
+    "WHERE service = ?1 AND target = ?2 AND state = 0 AND number > ?3 AND number <= ?4 "
+    "ORDER BY number LIMIT ?5";
+
+static void bind(const struct scan *scan, sqlite3_stmt *s, uint64_t after, int64_t most)
+{
+    sqlite3_bind_text(s, 1, scan->range.service, -1, SQLITE_STATIC);
+    sqlite3_bind_text(s, 2, scan->range.target, -1, SQLITE_STATIC);
+    sqlite3_bind_int64(s, 3, (sqlite3_int64)after);
+    sqlite3_bind_int64(s, 4, (sqlite3_int64)scan->range.last);
+    sqlite3_bind_int64(s, 5, most);
+}
+
+/* The hash of the topic in a row's record. Returns false for what is no record. */
+static bool topic_of(sqlite3_stmt *row, uint64_t *hash)
+{
+    const void *record = sqlite3_column_blob(row, 1);
+    const size_t len = (size_t)sqlite3_column_bytes(row, 1);
+    struct record_field field;
+    size_t at = 0;
+    while (record && record_next(record, len, &at, &field))
+        if (strcmp(field.name, "topic") == 0) {
+            *hash = map_hash(field.data, field.len);
+            return true;
+        }
+    return false;
+}
+
+static int compare(const void *a, const void *b)
+{
+    const struct scan_topic *x = a, *y = b;
+    if (x->hash != y->hash)
+        return x->hash > y->hash ? 1 : -1;
+    return (x->last < y->last) - (x->last > y->last);
+}
+
+/* Of each topic that has something urgent, the last one. */
+static int find_urgent(struct scan *scan, sqlite3_stmt *row)
+{
+    scan->wanted_count = 0;
+    bind(scan, row, scan->range.after, SCAN_MOST_URGENT);
+    int rc;
+    while ((rc = sqlite3_step(row)) == SQLITE_ROW && scan->wanted_count < SCAN_MOST_URGENT) {
+        struct scan_topic *t = &scan->wanted[scan->wanted_count];
+        t->last = (uint64_t)sqlite3_column_int64(row, 0);
+        scan->wanted_count += topic_of(row, &t->hash);
+    }
+    if (rc != SQLITE_ROW && rc != SQLITE_DONE)
+        return rc;
+    scan->more = scan->wanted_count == SCAN_MOST_URGENT;
+    qsort(scan->wanted, scan->wanted_count, sizeof(scan->wanted[0]), compare);
+    size_t n = 0;
+    for (size_t i = 0; i < scan->wanted_count; i++)
+        if (n == 0 || scan->wanted[n - 1].hash != scan->wanted[i].hash)
+            scan->wanted[n++] = scan->wanted[i];
+    scan->wanted_count = n;
+    scan->has_wanted = true;
+    return SQLITE_OK;
+}
+
+static int compare_hash(const void *a, const void *b)
+{
+    const uint64_t hash = *(const uint64_t *)a;
+    const struct scan_topic *t = b;
+    return (hash > t->hash) - (hash < t->hash);
+}
+
+static bool is_wanted(const struct scan *scan, uint64_t hash, uint64_t number)
+{
+    const struct scan_topic *t =
+        bsearch(&hash, scan->wanted, scan->wanted_count, sizeof(scan->wanted[0]), compare_hash);
+    return t && number <= t->last;
+}
+
+static int add(struct scan *scan, uint64_t number)
+{
+    if (scan->count == SCAN_MOST) {
+        scan->more = true;
+        return 0;
+    }
+    if (scan->count == scan->cap) {
+        const size_t cap = scan->cap * 2 + 64;
+        uint64_t *numbers = realloc(scan->numbers, cap * sizeof(*numbers));
+        if (!numbers)
+            return -ENOMEM;
+        scan->numbers = numbers;
+        scan->cap = cap;
+    }
+    scan->numbers[scan->count++] = number;
+    return 0;
+}
+
+static int read_rows(struct scan *scan, sqlite3_stmt *row, int64_t most)
+{
+    scan->rows = 0;
+    bind(scan, row, scan->at, most);
+    int rc;
+    while ((rc = sqlite3_step(row)) == SQLITE_ROW) {
+        uint64_t hash;
+        scan->at = (uint64_t)sqlite3_column_int64(row, 0);
+        scan->rows++;
+        if (!topic_of(row, &hash))
+            continue;
+        if (scan->topics)
+            topics_add(scan->topics, hash);
+        if (is_wanted(scan, hash, scan->at) && add(scan, scan->at) < 0)
+            return SQLITE_NOMEM;
+    }
+    return rc == SQLITE_DONE ? SQLITE_OK : rc;
+}
+
+static int apply(struct store_task *task, struct store *store)
+{
+    struct scan *scan = CONTAINER_OF(task, struct scan, task);
+    int rc = SQLITE_OK;
+    scan->at = scan->safe_at; /* a try that was rolled back may have come further */
+    scan->count = scan->safe_count;
+    sqlite3_stmt *row = store_statement(store, scan->has_wanted ? rows_sql : urgent_sql);
+    if (!row)
+        return SQLITE_ERROR;
+    if (!scan->has_wanted) {
+        rc = find_urgent(scan, row);
+        sqlite3_reset(row);
+        row = rc == SQLITE_OK ? store_statement(store, rows_sql) : NULL;
+    }
+    if (row) {
+        rc = read_rows(scan, row, ROWS_AT_ONCE);
+        sqlite3_reset(row);
+    }
+    return rc;
+}
+
+static void went_on(struct store_task *task, struct store *store)
+{
+    struct scan *scan = CONTAINER_OF(task, struct scan, task);
+    scan->safe_at = scan->at;
+    scan->safe_count = scan->count;
+    if (scan->rows == ROWS_AT_ONCE && scan->at < scan->range.last)
+        store_post(store, &scan->task);
+    else
+        scan->done(scan);
+}
+
+void scan_post(struct scan *scan)
+{
+    scan->topics = topics_new();
+    scan->at = scan->safe_at = scan->range.after;
+    scan->task = (struct store_task){ .apply = apply, .done = went_on };
+    store_post(scan->store, &scan->task);
+}
+
+int scan_now(struct scan *scan)
+{
+    sqlite3 *db = store_connection(scan->store);
+    sqlite3_stmt *row = NULL;
+    int rc = sqlite3_prepare_v2(db, urgent_sql, -1, &row, NULL);
+    if (rc == SQLITE_OK)
+        rc = find_urgent(scan, row);
+    sqlite3_finalize(row);
+    if (rc != SQLITE_OK || scan->wanted_count == 0)
+        return rc == SQLITE_OK ? 0 : -EIO;
+    scan->topics = topics_new();
+    scan->at = scan->range.after;
+    rc = sqlite3_prepare_v2(db, rows_sql, -1, &row, NULL);
+    if (rc == SQLITE_OK)
+        rc = read_rows(scan, row, -1);
+    sqlite3_finalize(row);
+    return rc == SQLITE_OK ? 0 : -EIO;
+}
+
+void scan_release(struct scan *scan)
+{
+    free(scan->numbers);
+    free(scan->topics);
+}
