@@ -92,12 +92,29 @@ static struct letter *letter_new(const char *topic, const struct delivery *d, co
     return NULL;
 }
 
-/* Whether the delivery's message is about such things itself. */
+/* Whether a topic is one of dead letters, of whatever router: ends with "/dead-letter/SERVICE/TARGET". */
+static bool is_letter(const char *topic, size_t len)
+{
+    static const char level[] = "/dead-letter/";
+    for (const char *at = topic;
+         (at = memmem(at, (size_t)(topic + len - at), level, sizeof(level) - 1)); at++) {
+        const char *service = at + sizeof(level) - 1;
+        const char *slash = memchr(service, '/', (size_t)(topic + len - service));
+        if (slash && !memchr(slash + 1, '/', (size_t)(topic + len - slash - 1)))
+            return true;
+    }
+    return false;
+}
+
+/* Whether the delivery's message is about such things itself: of this router, or of another one, which may have a route for
+ * ours as we have one for its. */
 static bool is_own(const char *topic, const struct message *m)
 {
     size_t len = strlen(topic);
     return (m->link && strcmp(m->link, MESSAGE_INTERNAL) == 0) ||
-           (strncmp(m->topic, topic, len) == 0 && (m->topic[len] == '/' || m->topic[len] == '\0'));
+           (strncmp(m->topic, topic, len) == 0 &&
+            (m->topic[len] == '/' || m->topic[len] == '\0')) ||
+           is_letter(m->topic, m->topic_len);
 }
 
 bool letters_put(struct letters *letters, const char *topic, const struct delivery *delivery,

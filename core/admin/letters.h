@@ -2,7 +2,7 @@
 
 /*
  * New dead letters as messages of the router itself (link "internal"): so routes can tell somebody, and subscribers of the
- * included broker can see them, in TOPIC/dead-letter/SERVICE/TARGET. The payload is a JSON object: id, service, target,
+ * included broker, or else of the first link's, can see them, in TOPIC/dead-letter/SERVICE/TARGET. The payload is a JSON object: id, service, target,
  * route, topic, link, reason, attempts, created, text (its first LETTER_TEXT_BYTES).
  *
  * A service's thread puts them in, another takes them out. There may be a storm of them: what is not taken over by routes
@@ -39,8 +39,8 @@ struct letters {
 void letters_init(struct letters *letters);
 void letters_release(struct letters *letters);
 
-/* Notes one, unless it is of a message of the router itself, or of a topic below `topic`: of those there would be no
- * end. Any thread; does not block. Returns whether there is something new to take. */
+/* Notes one, unless it is of a message of the router itself, of a topic below `topic`, or of another router's dead
+ * letter: of those there would be no end. Any thread; does not block. Returns whether there is something new to take. */
 bool letters_put(struct letters *letters, const char *topic, const struct delivery *delivery,
                  const char *reason, unsigned attempts);
 

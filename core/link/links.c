@@ -26,6 +26,7 @@ struct link {
     struct link_settings settings;
     const char *name; /* kept for messages that outlive the configuration */
     char *client_id, *sender_id, *status, *state_file, *session;
+    char *letters;
     struct echo *echo;
     struct receiver_config receiver_config;
     struct sender_config sender_config;
@@ -106,10 +107,11 @@ static char *joined(const char *const *parts)
     return buf_take(&text);
 }
 
-static char *status_topic(const struct links *links, const char *node)
+/* A topic of ours: `below` is "/status", or such. */
+static char *own_topic(const struct links *links, const char *node, const char *below)
 {
-    const char *const by_node[] = { TOPIC_ROOT, node, "/status", NULL };
-    const char *const given[] = { links->handler.topic, "/status", NULL };
+    const char *const by_node[] = { TOPIC_ROOT, node, below, NULL };
+    const char *const given[] = { links->handler.topic, below, NULL };
     return joined(links->handler.topic ? given : by_node);
 }
 
@@ -129,7 +131,8 @@ static int make_link(struct links *links, struct link *link, const char *node)
     link->client_id = joined(s->client_id ? given_id : default_id);
     const char *const sender_id[] = { link->client_id ? link->client_id : "", "-send", NULL };
     link->sender_id = joined(sender_id);
-    link->status = status_topic(links, node);
+    link->status = own_topic(links, node, "/status");
+    link->letters = own_topic(links, node, "/dead-letter/");
     char port[6];
     snprintf(port, sizeof(port), "%u", s->tcp_port);
     const char *const session[] = { s->host, " ", port, " ", link->client_id ? link->client_id : "",
@@ -141,8 +144,9 @@ static int make_link(struct links *links, struct link *link, const char *node)
     if (s->state_file || directory)
         link->state_file = joined(s->state_file ? given_file : default_file);
     link->echo = echo_new(s->loop_limit, s->loop_window.ms);
-    bool complete = link->client_id && link->sender_id && link->status && link->session &&
-                    link->echo && (link->state_file || !(s->state_file || directory));
+    bool complete = link->client_id && link->sender_id && link->status && link->letters &&
+                    link->session && link->echo &&
+                    (link->state_file || !(s->state_file || directory));
     if (!complete)
         return -ENOMEM;
 
@@ -153,6 +157,7 @@ static int make_link(struct links *links, struct link *link, const char *node)
                                                       .session = link->session,
                                                       .handler = &links->handler,
                                                       .status = link->status,
+                                                      .letters = link->letters,
                                                       .echo = link->echo,
                                                       .changed = signal_change,
                                                       .context = links };
@@ -244,7 +249,7 @@ static int make_links(struct links *links, const char *node, struct conf_errors 
 
 static int make_embedded(struct links *links, struct broker *broker, const char *node)
 {
-    links->status = status_topic(links, node);
+    links->status = own_topic(links, node, "/status");
     if (links->status)
         links->embedded = embedded_new(broker, links->status, &links->handler);
     return links->embedded ? 0 : -ENOMEM;
@@ -365,6 +370,7 @@ bool links_free(struct links *links)
         free(link->client_id);
         free(link->sender_id);
         free(link->status);
+        free(link->letters);
         free(link->state_file);
         free(link->session);
     }
@@ -418,7 +424,11 @@ int links_set_status(struct links *links, const char *text, bool last)
 
 int links_announce(struct links *links, const char *topic, const void *payload, size_t len)
 {
-    return links->embedded ? embedded_announce(links->embedded, topic, payload, len) : -ENOENT;
+    if (links->embedded)
+        return embedded_announce(links->embedded, topic, payload, len);
+    const struct link *first = links->count > 0 ? &links->list[0] : NULL;
+    return first && first->settings.status ? sender_announce(first->sender, topic, payload, len)
+                                           : -ENOENT;
 }
 
 static bool all_ready(struct links *links)

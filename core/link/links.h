@@ -83,8 +83,9 @@ int links_start_sending(struct links *links);
  */
 int links_set_status(struct links *links, const char *text, bool last);
 
-/* Publishes to the subscribers of the included broker, but not back to routes. Returns 0, -ENOENT when there is none, or what
- * broker_publish() does. Any thread. */
+/* Publishes to the subscribers of the included broker, or else of that of the first link, unless it says status = false; but
+ * not back to routes: what comes by a link below dead-letter/ of our own topic is not handed on. Returns 0, -ENOENT when there
+ * is none, or what broker_publish() or sender_announce() does. Any thread. */
 int links_announce(struct links *links, const char *topic, const void *payload, size_t len);
 
 /* Stops receiving (first half of a clean shutdown): acknowledges what has been taken over, then closes

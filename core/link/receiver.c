@@ -62,6 +62,9 @@ static bool is_wanted(struct receiver *r, const struct mosquitto_message *in, si
     }
     if (r->config->status && strcmp(in->topic, r->config->status) == 0)
         return false;
+    if (r->config->letters &&
+        strncmp(in->topic, r->config->letters, strlen(r->config->letters)) == 0)
+        return false;
     if (in->retain && strcmp(s->retained, "skip") == 0)
         return false;
     if (!subscriber_takes(r->subscriber, in->topic, topic_len, r->properties.ids,

@@ -31,8 +31,10 @@ struct receiver_config {
     const char *state_file; /* where to remember subscriptions; NULL for nowhere */
     const char *session;    /* what tells this session from others */
     const struct links_handler *handler;
-    const char *status;             /* the topic of our own status, which is nothing for routes */
-    struct echo *echo;              /* NULL for none */
+    const char *status; /* the topic of our own status, which is nothing for routes */
+    const char
+        *letters;      /* what those of our own dead letters begin with: routes have them already */
+    struct echo *echo; /* NULL for none */
     void (*changed)(void *context); /* receiver_is_ready() may have changed; any thread */
     void *context;
 };

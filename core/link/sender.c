@@ -5,6 +5,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "link/connection.h"
+#include "link/notices.h"
 #include "link/properties.h"
 
 #include <errno.h>
@@ -57,6 +58,7 @@ struct sender {
     char *status;      /* the document; NULL: none yet */
     bool status_fresh; /* it is to be published */
     bool status_last;  /* and stays */
+    struct notices notices;
 
     /* The thread's own. */
     struct answer *answers;
@@ -160,8 +162,10 @@ static void take_answers(struct sender *s)
         struct entry **at = &s->in_flight.first;
         while (*at && (*at)->mid != s->answers[i].mid)
             at = &(*at)->next;
-        if (!*at)
+        if (!*at) { /* one that nobody waits for */
+            notices_answered(&s->notices);
             continue;
+        }
         struct entry *entry = entries_take(&s->in_flight, at);
         leave_flight(s, entry);
         int reason = s->answers[i].reason;
@@ -277,6 +281,38 @@ static void renew_status(struct sender *s, const char *otherwise)
         publish_status(s, otherwise);
 }
 
+/* Publishes what nobody waits for, some at a time. */
+static void send_notices(struct sender *s)
+{
+    struct connection *c = &s->connection;
+    int qos = c->connack.max_qos < 1 ? c->connack.max_qos : 1;
+    struct notice *notice;
+    pthread_mutex_lock(&s->lock);
+    while ((notice = notices_take(&s->notices))) {
+        int rc = mosquitto_publish(c->mosq, NULL, notice->topic, (int)notice->len, notice->payload,
+                                   qos, false);
+        if (rc != MOSQ_ERR_SUCCESS)
+            notices_answered(&s->notices);
+        if (rc != MOSQ_ERR_SUCCESS && log_trouble_due(&s->trouble, clock_mono_ms()))
+            log_warning("link %s: cannot publish topic=%s: %s", s->config->name, notice->topic,
+                        mosquitto_strerror(rc));
+        notice_free(notice);
+    }
+    pthread_mutex_unlock(&s->lock);
+}
+
+int sender_announce(struct sender *s, const char *topic, const void *payload, size_t len)
+{
+    pthread_mutex_lock(&s->lock);
+    int rc = notices_add(&s->notices, topic, payload, len);
+    pthread_mutex_unlock(&s->lock);
+    if (rc == 0)
+        connection_wake(&s->connection);
+    else
+        atomic_fetch_add(&s->counters.failed, 1);
+    return rc;
+}
+
 int sender_set_status(struct sender *s, const char *text, bool last)
 {
     char *copy = strdup(text);
@@ -306,6 +342,7 @@ static bool turn(struct sender *s)
 {
     struct connection *c = &s->connection;
     renew_status(s, NULL);
+    send_notices(s);
     send_queued(s);
     if (connection_wants_write(c) && !connection_write(c))
         return false;
@@ -333,6 +370,8 @@ static void set_up(struct sender *s, bool up)
     s->up = up;
     if (!up)
         fail_all(s);
+    if (up)
+        notices_forget(&s->notices);
     pthread_mutex_unlock(&s->lock);
     s->config->changed(s->config->context);
 }
@@ -353,6 +392,7 @@ static void *run(void *context)
                 open = turn(s);
             set_up(s, false);
             if (open) {
+                send_notices(s);
                 repeat_status(s, true);
                 connection_disconnect(c, BYE_WAIT_MS);
             }
@@ -374,6 +414,7 @@ int sender_new(const struct sender_config *config, struct sender **out)
     s->config = config;
     entries_init(&s->queue);
     entries_init(&s->in_flight);
+    notices_init(&s->notices);
     pthread_mutex_init(&s->lock, NULL);
     s->connection = (struct connection){ .settings = config->settings,
                                          .side = "sending",
@@ -421,6 +462,7 @@ void sender_free(struct sender *s)
         return;
     connection_release(&s->connection);
     pthread_mutex_destroy(&s->lock);
+    notices_release(&s->notices);
     free(s->answers);
     free(s->status);
     free(s);

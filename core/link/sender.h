@@ -47,6 +47,11 @@ void sender_be_nobody(struct sender *sender);
  * whether we are online. With `last` it stays when the sender ends. Any thread; does not wait. Returns 0 or -ENOMEM. */
 int sender_set_status(struct sender *sender, const char *text, bool last);
 
+/* Publishes a message that nobody waits for, with QoS 1 where the broker allows it; one that cannot be published now when it is
+ * connected again. What was under way when the connection broke is lost. Any thread. Returns 0, -ENOBUFS (too many wait) or
+ * -ENOMEM. */
+int sender_announce(struct sender *sender, const char *topic, const void *payload, size_t len);
+
 /* Asks the thread to end: it publishes that we are offline and closes. */
 void sender_stop(struct sender *sender);
 void sender_join(struct sender *sender);

@@ -61,9 +61,8 @@ const struct tocsin_option link_options[] = {
       .help = "What to do with the retained messages that the broker sends after each connect."),
     O(status, .def = "true",
       .help = "Whether to keep the status as a retained message in the topic tocsin/NODE/status: "
-              "all of "
-              "it (see admin) if this is the first link and there is no included broker, else "
-              "whether we are online."),
+              "all of it (see admin), and messages about dead letters, if this is the first link "
+              "and there is no included broker, else whether we are online."),
     O(max_untaken, .def = "20000", .min = 1, .max = 10000000,
       .help =
           "Most messages in memory for which routing has not found a place yet; beyond it nothing "

@@ -136,18 +136,68 @@ def test_a_dead_letter_is_a_message_for_routes_and_subscribers(router, source, c
     lines = router.lines("out", 3)
     assert lines[1:] == [b"bad:x exit status 1: 1 internal", b"bad:x exit status 1: 2 internal"]
     assert lines[0].decode() == f"bad:x exit status 1: {'ä' * 100}… internal"
-    if isinstance(broker, Included):
-        seen = [other.get() for _ in range(3)]
-        assert {m.topic for m in seen} == {"tocsin/n1/dead-letter/bad/x"}
-        letter = json.loads(seen[1].payload)
-        assert (letter["topic"], letter["text"], letter["attempts"], letter["route"]) == ("in/a", "1", 1, "in/{what}")
+    # Subscribers see them, in the included broker or in that of the link; by which routes get none of them a second time.
+    seen = [other.get() for _ in range(3)]
+    assert {m.topic for m in seen} == {"tocsin/n1/dead-letter/bad/x"}
+    letter = json.loads(seen[1].payload)
+    assert (letter["topic"], letter["text"], letter["attempts"], letter["route"]) == ("in/a", "1", 1, "in/{what}")
+    c.publish("in/a", b"3")  # behind which none of them can still be on its way
+    router.lines("out", 4)
     # The letters' own deliveries to what rejects them make no further ones.
     until(lambda: router.run.text("err").count("delivery rejected") >= 1, "rejections")
     router.run.send_signal(signal.SIGUSR1)
     line = router.run.wait_line("router received=")[0]
-    assert "received=6 internal=3 " in line
-    assert len(router.lines("out", 3)) == 3
+    assert "received=8 internal=4 " in line
+    assert len(router.lines("out", 4)) == 4
     assert router.run.stop() == 0
+
+
+def test_two_routers_that_route_each_others_dead_letters_end(router, mosquitto, client, process, build, tmp_path):
+    """A letter about a letter would be answered with another one, without end."""
+    broker = mosquitto()
+    (tmp_path / "two").mkdir()
+    both = (router, Router(process, build, tmp_path / "two"))
+    routes = '{ topic = "in/%s"; targets = "bad:x"; }, { topic = "home/+/dead-letter/#"; format = "{topic}"; targets = [ "bad:x", "file:out" ]; }'
+    for r, name in zip(both, ("n1", "n2")):
+        r.start(f'admin = {{ status_interval = "1s"; topic = "home/{name}"; }};\n' + config(r, broker, routes % name, BROKEN).replace('node = "n1"', f'node = "{name}"')).ready()
+    c = client(broker.port)
+    told = [Watcher(client(broker.port), f"home/{name}/status") for name in ("n1", "n2")]
+    letters = client(broker.port).subscribe("home/+/dead-letter/#")
+    c.publish("in/n1", b"1", 1)
+    assert letters.get().topic == "home/n1/dead-letter/bad/x"
+    assert router.lines("out", 1) == both[1].lines("out", 1) == [b"home/n1/dead-letter/bad/x"]
+    c.publish("in/n2", b"1", 1)
+    assert letters.get().topic == "home/n2/dead-letter/bad/x"
+    for r in both:
+        assert r.lines("out", 2)[1:] == [b"home/n2/dead-letter/bad/x"]
+    for watcher in told:
+        watcher.until(lambda s: s["deliveries"].get("rejected", 0) >= 3, "two letters and a message rejected")
+    for r, watcher in zip(both, told):
+        assert r.run.stop() == 0
+        assert watcher.health("stopped")["deliveries"]["rejected"] == 3
+    assert [len(r.lines("out", 2)) for r in both] == [2, 2]
+    assert letters.messages.empty()
+
+
+def test_dead_letters_wait_for_a_broker_that_is_away(router, mosquitto, client, tmp_path):
+    here, there = mosquitto(), mosquitto("persistence true", f"persistence_location {tmp_path}/")
+    router.start(f'''node = "n1"; links = ( {{ name = "first"; host = "127.0.0.1"; port = {there.port}; reconnect_min = "50ms";
+        reconnect_max = "100ms"; }}, {{ name = "here"; host = "127.0.0.1"; port = {here.port}; }} );
+        services = {{ {file_service(router.folder)} {BROKEN} }}; routes = ( {{ topic = "in/#"; link = "here"; targets = "bad:x"; }},
+        {{ topic = "tocsin/{{node}}/dead-letter/#"; format = "{{json.text}}"; targets = "file:out"; }} );''')
+    for link in ("first", "here"):
+        router.run.wait_line(f"link {link}: subscribed")
+    letters = client(there.port, "watch", v5=False, clean=False).subscribe("tocsin/n1/dead-letter/#")
+    there.stop()
+    router.run.wait_line("link first: connection lost side=sending")
+    c = client(here.port)
+    for i in range(50):
+        c.publish("in/a", b"%d" % i, 1)
+    assert len(router.lines("out", 50)) == 50
+    there.start()
+    assert [json.loads(letters.get().payload)["text"] for _ in range(50)] == [str(i) for i in range(50)]
+    assert router.run.stop() == 0
+    assert len(router.lines("out", 50)) == 50
 
 
 def test_dead_letters_are_told_until_they_are_dropped(router, source, client, build, tmp_path):
