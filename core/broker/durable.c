@@ -441,6 +441,32 @@ void durable_connected(struct session *session)
         session->tenure->connection++;
 }
 
+/* It is like a session that has gone and left a will, whose time has come. */
+uint64_t durable_will(struct worker *worker, const struct will *will)
+{
+    struct durable *durable = worker->broker->durable;
+    if (!durable || worker->closing)
+        return 0;
+    uint64_t place = atomic_fetch_add(&durable->last, 1) + 1;
+    struct durable_op *op = durable_note(worker, DURABLE_SESSION, place);
+    if (!op)
+        return 0;
+    if (!durable_note_text(worker, op, "", 1, &place, sizeof(place))) {
+        durable_unnote(worker);
+        return 0;
+    }
+    op->left_ms = clock_wall_ms();
+    note_publication(worker, op, will->publication);
+    op->will_expiry = will->expiry;
+    return place;
+}
+
+void durable_will_arrived(struct worker *worker, uint64_t place)
+{
+    if (!worker->closing) /* else it comes once more after the next start */
+        durable_note(worker, DURABLE_END, place);
+}
+
 /* ---- Subscriptions ---- */
 
 static bool note_filter(struct worker *worker, struct session *session, enum durable_kind kind,

@@ -109,6 +109,14 @@ bool durable_is_ending(const struct worker *worker, const struct session *sessio
  * is no memory. */
 bool durable_greeting(struct client *client, const uint8_t *packet, size_t len);
 
+/* A will has been published, for somebody elsewhere too (another worker, the router), who commits it for himself. Till then
+ * it has a place of its own on disk, or it could be lost between its session's forgetting and theirs. Returns the place, 0
+ * for none. */
+uint64_t durable_will(struct worker *worker, const struct will *will);
+
+/* They have it. */
+void durable_will_arrived(struct worker *worker, uint64_t place);
+
 /* It is only forgotten here: what is on disk stays. */
 void tenure_end(struct session *session);
 

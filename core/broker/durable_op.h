@@ -40,6 +40,10 @@ enum kept_state {
     KEPT_GONE,    /* dropped before that: never written */
 };
 
+/* The id of a DURABLE_SESSION that is only a will on its way (durable_will()): a NUL, with which no client's begins, and its
+ * number. Bytes. */
+#define WILL_ID (1 + sizeof(uint64_t))
+
 enum durable_kind {
     DURABLE_SESSION, /* made or changed */
     DURABLE_END,     /* with all that belongs to it */

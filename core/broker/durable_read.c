@@ -222,9 +222,11 @@ static int read_session(struct reading *r, bool *readable)
         .will_expiry = seconds_in(row, 7),
         .sent = seconds_in(row, 8),
     };
+    const bool is_will = session.id && session.id_len == WILL_ID && session.id[0] == '\0';
     *readable = session.number > 0 && session.number <= NUMBER_MAX && session.id &&
-                session.id_len <= CLIENT_ID_MAX && !memchr(session.id, '\0', session.id_len) &&
-                utf8_valid(session.id, session.id_len);
+                session.id_len <= CLIENT_ID_MAX &&
+                (is_will || (!memchr(session.id, '\0', session.id_len) &&
+                             utf8_valid(session.id, session.id_len)));
     if (!*readable) {
         ++*r->unreadable;
         return 0;

@@ -6,35 +6,37 @@
 
 #include <stdlib.h>
 
-struct receipt *receipt_new(struct worker *worker, struct session *session)
+struct receipt *receipt_for_will(struct worker *worker)
 {
     struct receipt *receipt = calloc(1, sizeof(*receipt));
     if (!receipt)
         return NULL;
     receipt->letter.kind = LETTER_RECEIPT;
     receipt->worker = worker;
-    receipt->session = session;
     atomic_init(&receipt->waits, 1);
     atomic_init(&receipt->refused, false);
-
-    struct receipt *newest = session->receipts;
-    receipt->next = newest ? newest->next : receipt;
-    if (newest)
-        newest->next = receipt;
-    session->receipts = receipt;
     return receipt;
 }
 
 struct receipt *receipt_for_end(struct worker *worker, struct tenure *tenure)
 {
-    struct receipt *receipt = calloc(1, sizeof(*receipt));
+    struct receipt *receipt = receipt_for_will(worker);
+    if (receipt)
+        receipt->tenure = tenure;
+    return receipt;
+}
+
+struct receipt *receipt_new(struct worker *worker, struct session *session)
+{
+    struct receipt *receipt = receipt_for_will(worker);
     if (!receipt)
         return NULL;
-    receipt->letter.kind = LETTER_RECEIPT;
-    receipt->worker = worker;
-    receipt->tenure = tenure;
-    atomic_init(&receipt->waits, 1);
-    atomic_init(&receipt->refused, false);
+    receipt->session = session;
+    struct receipt *newest = session->receipts;
+    receipt->next = newest ? newest->next : receipt;
+    if (newest)
+        newest->next = receipt;
+    session->receipts = receipt;
     return receipt;
 }
 
@@ -120,6 +122,8 @@ void receipt_arrive(struct worker *worker, struct receipt *receipt)
     if (goes_on(worker, receipt))
         return;
     receipt->done = true;
+    if (receipt->will && !atomic_load_explicit(&receipt->refused, memory_order_relaxed))
+        durable_will_arrived(worker, receipt->will);
     if (!receipt->session)
         free(receipt);
     else

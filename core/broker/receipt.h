@@ -21,6 +21,7 @@ struct receipt {
     struct receipt *next;    /* of the session's ring: from the newest to the oldest, and on */
     atomic_uint waits;       /* who has to say receipt_done(), and one for the maker */
     atomic_bool refused;
+    uint64_t will; /* the place of a will on disk, which goes when this is done; 0: none */
     uint16_t packet_id;
     uint8_t qos;
     uint8_t reason;
@@ -35,6 +36,9 @@ struct receipt *receipt_new(struct worker *worker, struct session *session);
 /* For the end of a session, which waits for those to whom it has given messages: no acknowledgement. Has no part in the ring
  * of a session. NULL: no memory. */
 struct receipt *receipt_for_end(struct worker *worker, struct tenure *tenure);
+
+/* For a will, of a session that may end at once: nobody is told when it is done. NULL: no memory. */
+struct receipt *receipt_for_will(struct worker *worker);
 
 static inline void receipt_wait(struct receipt *receipt)
 {

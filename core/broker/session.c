@@ -106,11 +106,18 @@ void session_publish_will(struct worker *worker, struct session *session)
         will->publication->expires = expires_after(worker->second, will->expiry);
     struct publish publish = publish_of(will->publication);
     publish.from = session;
+    if (session->tenure && publish.qos > 0)
+        publish.receipt = receipt_for_will(worker);
+    publish.wants_receipt = publish.receipt != NULL;
     if (publish.retain)
         route_retain(worker, &publish);
     route(worker, &publish);
     if (publish.failed)
         COUNT(worker, publish_dropped, 1);
+    if (publish.receipt) {
+        publish.receipt->will = publish.elsewhere ? durable_will(worker, will) : 0;
+        receipt_done(publish.receipt, publish.failed);
+    }
     publication_unref(will->publication);
     free(will);
 }

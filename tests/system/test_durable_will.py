@@ -3,7 +3,7 @@
 has or has left by DISCONNECT."""
 
 import pytest
-from durable import DAY, payloads, twice, wait_seconds
+from durable import DAY, payloads, twice, until, wait_seconds
 
 pytestmark = pytest.mark.memory
 
@@ -211,3 +211,32 @@ def test_wills_of_many(durable, how, workers):
     assert all(w.present for w in wires)
     expected = sorted(name.encode() for i, name in enumerate(names) if i % 4)
     assert seen(d, len(expected)) == expected
+
+
+def test_no_will_is_lost_on_its_way_to_another_worker(durable):
+    """The worker of who has died forgets the will, that of who listens has it to keep: they are not committed as one."""
+    d = durable(workers=4, will_grace="0s")
+    watcher(d)
+    due, came = set(), set()
+
+    def pick():
+        w = d.wire("watch")
+        came.update(payloads(d.drain(w)))
+        w.leave()
+        return due <= came
+
+    for i in range(6):
+        some = [f"{i}-{n}" for n in range(120)]
+        wires = [d.wire(name, clean=1, expiry=0, will=will(name)) for name in some]
+        d.committed(workers=4)
+        due.update(name.encode() for name in some)
+        for w in wires:
+            w.reset()
+        d.restart()
+    until(pick, "all wills")
+    # And none of them stays on disk.
+    d.restart()
+    d.drain(d.wire("watch"))
+    d.committed(workers=4)
+    d.restart()
+    assert not [p for p in d.drain(d.wire("watch")) if p in due]
