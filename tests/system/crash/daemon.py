@@ -26,10 +26,10 @@ def build_folder():
     return path if path.is_absolute() else ROOT / path
 
 
-def until(condition, what, patience=PATIENCE):
+def until(condition, what, patience=PATIENCE, say=lambda: ""):
     end = time.monotonic() + patience
     while not condition():
-        assert time.monotonic() < end, f"waited in vain for {what}"
+        assert time.monotonic() < end, f"waited in vain for {what} {say()}"
         time.sleep(0.005)
 
 

@@ -5,7 +5,8 @@
 
 Publishers of all QoS publish numbered messages; subscribers of QoS 1 and 2 stay, come and go, or are away for the whole run; a
 publisher of retained messages sets and clears a few topics. QoS 1 must arrive at least once, QoS 2 exactly once, each in order;
-sessions and their subscriptions must be there after each start, retained messages be the last that were acknowledged.
+sessions and their subscriptions must be there after each start, retained messages be the last that were acknowledged. Clients
+that die leave wills (wills.py).
 """
 
 import argparse
@@ -23,6 +24,7 @@ from daemon import PATIENCE, Daemon, until  # noqa: E402
 from ports import free_port  # noqa: E402
 from publisher import Publisher, packet, text  # noqa: E402
 from subscriber import Account, Subscriber  # noqa: E402
+from wills import FILTER, Wills  # noqa: E402
 
 QOS = [1, 2, 2, 1, 0]  # of the publishers
 
@@ -74,30 +76,32 @@ class Keeper(Publisher):
 def check_retained(port, keeper):
     """With a fresh session: what is retained, against what was acknowledged. The keeper rests meanwhile."""
     until(lambda: keeper.paused and not keeper.flying, "the keeper's rest")
-    reader = Subscriber(f"reader-{time.monotonic_ns()}", port, 1, filter="keep/#")
-    reader.start()
-    until(lambda: reader.subscribed_at, "the reader's SUBACK")
-    end = Publisher(f"end-{time.monotonic_ns()}", port, 1)
-    end.publish_packet = lambda mid, number, dup: publish_end(mid)
-    end.start()
-    until(lambda: any(topic == "keep/end" for topic, *_ in reader.got), "the message behind the retained ones")
-    end.finish()
-    until(end.done.is_set, "the end's acknowledgement")
-    reader.done.set()
-    got = {topic: payload for topic, payload, _, _, retain, _ in reader.got if retain}
+    got = read_retained(port, "keep/#", "keep/end")
     wrong = {topic: (got.get(topic, b""), may) for topic, may in keeper.expected().items() if got.get(topic, b"") not in may}
     assert not wrong, f"retained: (is, may be): {wrong}"
 
 
-def publish_end(mid):
-    return packet(0x32, text(b"keep/end") + mid.to_bytes(2, "big") + b"end")
+def read_retained(port, filter, end_topic):
+    """{topic: payload}, as a fresh session is given them; `end_topic` is of no other use."""
+    reader = Subscriber(f"reader-{time.monotonic_ns()}", port, 1, filter=filter)
+    reader.start()
+    until(lambda: reader.subscribed_at, "the reader's SUBACK")
+    end = Publisher(f"end-{time.monotonic_ns()}", port, 1)
+    end.publish_packet = lambda mid, number, dup: packet(0x32, text(end_topic.encode()) + mid.to_bytes(2, "big") + b"armed 0")
+    end.start()
+    until(lambda: any(topic == end_topic for topic, *_ in list(reader.got)), "the message behind the retained ones")
+    end.finish()
+    until(end.done.is_set, "the end's acknowledgement")
+    reader.done.set()
+    return {topic: payload for topic, payload, _, _, retain, _ in reader.got if retain}
 
 
 def harass(folder, kills, seed, faults=False, workers=1, rate=150, show=lambda *_: None):
     """Returns the account, and how many messages were acknowledged. Asserts what has to be."""
     rng = random.Random(seed)
-    broker = Broker(folder, workers)
+    broker = Broker(folder, workers, f'will_grace = "{rng.choice([0, 1])}s";')
     clients, subscribers = [], []
+    wills = Wills(broker.port, workers, seed)
     try:
         broker.start()
         port = broker.port
@@ -106,12 +110,12 @@ def harass(folder, kills, seed, faults=False, workers=1, rate=150, show=lambda *
                        Subscriber("moves-2", port, 2, stay=(0, 0.4), away=(0, 0.5), seed=seed + 3),
                        Subscriber("away-1", port, 1, stay=(0.5, 0.5), away=(1e6, 1e6), seed=seed + 4),
                        Subscriber("away-2", port, 2, stay=(0.5, 0.5), away=(1e6, 1e6), seed=seed + 5)]
-        for s in subscribers:
+        for s in subscribers + wills.watches:
             s.start()
-        until(lambda: all(s.subscribed_at for s in subscribers), "the subscriptions")
+        until(lambda: all(s.subscribed_at for s in subscribers + wills.watches), "the subscriptions")
         clients = [Publisher(f"p{i}", port, qos, rate=rate) for i, qos in enumerate(QOS)]
         keeper = Keeper(port)
-        for c in clients + [keeper]:
+        for c in clients + [keeper] + wills.mortals:
             c.start()
         until(lambda: all(c.acked for c in clients if c.qos), "the first acknowledgements")
         for i in range(kills):
@@ -124,7 +128,7 @@ def harass(folder, kills, seed, faults=False, workers=1, rate=150, show=lambda *
                 broker.kill()
                 show(i + 1, sum(len(c.acked) for c in clients))
         start = broker.start()
-        for one in clients + subscribers:
+        for one in clients + subscribers + wills.mortals:
             one.finish()
         for c in clients:
             assert c.done.wait(PATIENCE), f"{c.name} has not got all its acknowledgements: {list(c.flying.items())[:5]}"
@@ -132,7 +136,9 @@ def harass(folder, kills, seed, faults=False, workers=1, rate=150, show=lambda *
         check_retained(port, keeper)
         keeper.finish()
         await_all(subscribers, clients)
-        for s in subscribers:
+        until(lambda: all(m.done.is_set() for m in wills.mortals) and not wills.unheard(), "wills", say=wills.unheard)
+        fates = wills.check(read_retained(port, FILTER, "will/end"))
+        for s in subscribers + wills.watches:
             s.done.set()
             s.join()
         status = broker.stop()
@@ -141,12 +147,12 @@ def harass(folder, kills, seed, faults=False, workers=1, rate=150, show=lambda *
         if broker.process and broker.process.poll() is None:
             broker.process.kill()
             broker.process.wait()
-        for c in clients + subscribers:
+        for c in clients + subscribers + wills.watches + wills.mortals:
             c.finish()
             c.done.set()
-    problems = [f"{one.name}: {problem}" for one in clients + subscribers for problem in one.problems]
+    problems = [f"{one.name}: {problem}" for one in clients + subscribers + wills.watches for problem in one.problems]
     assert not problems, problems[:10]
-    account = Account(broker.kills, several_workers=workers > 1)
+    account = Account(broker.kills, several_workers=workers > 1, wills=fates)
     for s in subscribers:
         account.add(s, clients)
     return account, sum(len(c.acked) for c in clients)
@@ -177,7 +183,7 @@ def live(broker, rng, fault):
     env = {"TOCSIN_FAULT": f"{rng.choice(['before-commit', 'after-commit'])}:{rng.randint(1, 60)}"} if fault else {}
     if broker.process.poll() is not None:
         broker.start(env, wait=rng.random() < 0.9)
-    end = time.monotonic() + rng.choice([0.02, 0.1, 0.3, 0.6]) * (0.5 + rng.random())
+    end = time.monotonic() + rng.choice([0.02, 0.1, 0.3, 0.6, 0.02, 0.1, 0.3, 2]) * (0.5 + rng.random())  # wills need two seconds
     while time.monotonic() < end and broker.process.poll() is None:
         threading.Event().wait(0.01)
     broker.kill()

@@ -128,8 +128,9 @@ class Account:
     sent it again, when the broker says that it does (DUP), or when the process died in between. So in one life each comes as
     often without DUP as its publisher has sent it, and not more often."""
 
-    def __init__(self, kills, several_workers=False):
+    def __init__(self, kills, several_workers=False, wills=None):
         self.kills = kills  # times
+        self.wills = wills or {}  # how many had which fate
         self.several_workers = several_workers
         self.lost, self.doubled, self.disorder = [], [], []
         self.deliveries = self.again = self.marked = self.by_publisher = self.by_kill = self.crossed = 0
@@ -178,7 +179,8 @@ class Account:
         return (f"{self.deliveries} messages to subscribers, {len(self.lost)} lost, {len(self.disorder)} out of order, "
                 f"{len(self.doubled)} twice without a reason; QoS 1 again: {self.again} ({self.marked} with DUP, {self.by_kill} "
                 f"after a kill, {self.by_publisher} sent again by the publisher)" +
-                (f", QoS 2 from one worker to another again: {self.crossed}" if self.several_workers else ""))
+                (f", QoS 2 from one worker to another again: {self.crossed}" if self.several_workers else "") +
+                "; wills: " + ", ".join(f"{self.wills.get(fate, 0)} {fate}" for fate in ("must", "never", "may")))
 
     def check(self):
         assert not self.lost, f"lost: {self.lost[:20]} of {len(self.lost)}"
