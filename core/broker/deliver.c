@@ -350,6 +350,7 @@ static bool hold_back(struct worker *worker, struct session *session, struct pub
                 flow->spill_after = kept_number(kept) - 1;
             flow->spilled++;
             flow->spilled_bytes += publication_size(publication);
+            flow_spill_expires(flow, publication->expires);
             kept_unref(kept);
             return false;
         }

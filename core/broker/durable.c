@@ -178,6 +178,15 @@ void durable_post(struct worker *worker)
 
 /* ---- What is done when it is committed ---- */
 
+/* So many of what is on disk only are gone from there. */
+static void count_off(struct flow *flow, uint64_t rows, uint64_t bytes)
+{
+    flow->spilled -= rows < flow->spilled ? rows : flow->spilled;
+    flow->spilled_bytes -= bytes < flow->spilled_bytes ? bytes : flow->spilled_bytes;
+    if (flow->spilled == 0)
+        flow->spilled_bytes = 0;
+}
+
 static void load_arrive(struct worker *worker, struct durable_op *op)
 {
     struct session *session = op->tenure->session;
@@ -188,16 +197,24 @@ static void load_arrive(struct worker *worker, struct durable_op *op)
     for (size_t i = 0; i < op->loaded_count; i++)
         durable_append(worker, session, &op->loaded[i]);
     flow->spill_after = op->loaded_last;
-    if (op->loaded_rows == 0 || op->loaded_rows >= flow->spilled) {
-        flow->spilled = 0;
-        flow->spilled_bytes = 0;
-    } else {
-        flow->spilled -= op->loaded_rows;
-        flow->spilled_bytes -=
-            op->loaded_bytes < flow->spilled_bytes ? op->loaded_bytes : flow->spilled_bytes;
-    }
+    count_off(flow, op->loaded_rows ? op->loaded_rows : flow->spilled, op->loaded_bytes);
     if (session->client && !session->client->ending)
         deliver_waiting(session->client);
+}
+
+static void expire_arrive(struct worker *worker, const struct durable_op *op)
+{
+    struct session *session = op->tenure->session;
+    struct flow *flow = session ? session->flow : NULL;
+    if (!flow)
+        return;
+    flow->loading = false;
+    count_off(flow, op->loaded_rows, op->loaded_bytes);
+    flow_spill_expires(flow, op->next);
+    COUNT(worker, publish_dropped, op->loaded_rows);
+    if (session->client && !session->client->ending)
+        deliver_waiting(session->client);
+    durable_expire(worker, session);
 }
 
 /* Sends what had to wait. */
@@ -242,6 +259,9 @@ static void op_after(struct worker *worker, struct durable_op *op)
         break;
     case AFTER_LOAD:
         load_arrive(worker, op);
+        break;
+    case AFTER_EXPIRE:
+        expire_arrive(worker, op);
         break;
     }
 }
@@ -664,6 +684,21 @@ bool durable_load(struct worker *worker, struct session *session)
     op->after = AFTER_LOAD;
     flow->loading = true;
     return true;
+}
+
+void durable_expire(struct worker *worker, struct session *session)
+{
+    struct flow *flow = session->flow;
+    if (!flow || flow->spilled == 0 || flow->loading || !flow->spill_expires ||
+        flow->spill_expires > worker->second || worker->closing || !session_is_durable(session))
+        return;
+    struct durable_op *op = durable_note_for(worker, session, DURABLE_EXPIRE);
+    if (!op)
+        return;
+    op->after_number = flow->spill_after;
+    op->after = AFTER_EXPIRE;
+    flow->spill_expires = 0; /* of those that come meanwhile, and then of all */
+    flow->loading = true;
 }
 
 /* ---- The whole; any thread ---- */

@@ -199,6 +199,9 @@ void durable_sweep(struct worker *worker);
 /* Begins to load more of a session's queue from disk. Returns false if there is nothing, or it has begun already. */
 bool durable_load(struct worker *worker, struct session *session);
 
+/* Begins to take away what has expired of what is on disk only, so that it counts no more, if it is time. */
+void durable_expire(struct worker *worker, struct session *session);
+
 /* ---- Turns ---- */
 
 /* The turn's end: hands the batch to the store. */

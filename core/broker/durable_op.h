@@ -57,6 +57,7 @@ enum durable_kind {
     DURABLE_ID_REMOVE,
     DURABLE_RETAIN,  /* the topic's retained message is now what memory has */
     DURABLE_LOAD,    /* reads the next of a queue into `loaded` */
+    DURABLE_EXPIRE,  /* forgets those of a queue that have expired */
     DURABLE_SWEEP,   /* forgets retained messages that have expired, and what ENDs have left */
     DURABLE_NOTHING, /* only waits for what is before it */
 };
@@ -67,8 +68,9 @@ enum durable_after {
     AFTER_PACKET,  /* sends `text`, if the connection is still the same */
     AFTER_CONNACK, /* the same, and goes on with the client */
     AFTER_PUBCOMP,
-    AFTER_HELD, /* sends the flight of `packet_id`, or its PUBREL */
-    AFTER_LOAD, /* appends `loaded` to the queue */
+    AFTER_HELD,   /* sends the flight of `packet_id`, or its PUBREL */
+    AFTER_LOAD,   /* appends `loaded` to the queue */
+    AFTER_EXPIRE, /* counts off what was taken away */
 };
 
 /* One that was read back. References are the reader's, to hand on. */
@@ -104,7 +106,7 @@ struct durable_op {
     uint32_t sent; /* DURABLE_SESSION that has left: messages of QoS 1 that it had been sent */
     struct tenure *tenure;
     struct kept *kept;               /* a reference; DURABLE_LOAD: NULL */
-    uint64_t after_number;           /* DURABLE_LOAD: those behind it */
+    uint64_t after_number;           /* DURABLE_LOAD, DURABLE_EXPIRE: those behind it */
     struct publication *publication; /* a reference; DURABLE_RETAIN: names the topic */
     struct identifiers *ids;         /* a reference */
     struct receipt *receipt;         /* waits for it */
@@ -118,6 +120,7 @@ struct durable_op {
     uint64_t loaded_bytes;
     bool ending;   /* says that a session is no more: counted in the worker's `endings`, */
     uint16_t slot; /* here */
+    uint32_t next; /* out: DURABLE_EXPIRE: the second in which it is to be done again; 0: none */
     bool failed;   /* out: it cannot be carried out, now or later */
     bool more; /* out: DURABLE_END, DURABLE_SWEEP have left something: a DURABLE_SWEEP is wanted */
 };
@@ -137,7 +140,9 @@ struct durable_clock {
  * a restart.
  *
  * DURABLE_LOAD gives those that have no packet identifier, and are not of a shared subscription. `loaded_rows` and `loaded_bytes` count also what could not be
- * read; they are 0 at the end of the queue. */
+ * read; they are 0 at the end of the queue.
+ *
+ * DURABLE_EXPIRE takes away up to 1,000 of those that DURABLE_LOAD would give, and counts them in the same way. */
 int durable_apply(struct durable_op *op, const struct durable_clock *clock, struct store *store);
 
 /* ---- Reading back; before anything is posted ---- */

@@ -228,6 +228,7 @@ static int on_rest(void *context, uint64_t number, uint64_t after, uint64_t last
     flow->spilled = count;
     flow->spilled_bytes = bytes;
     flow->spill_after = after;
+    flow->spill_expires = 1; /* it will be looked */
     flow->again = (uint16_t)(r->again > UINT16_MAX ? UINT16_MAX : r->again);
     r->durable->restored_messages += count;
     return 0;

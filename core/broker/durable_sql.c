@@ -36,8 +36,8 @@ static const char message_have[] = "SELECT 1 FROM message WHERE number = ?1";
 static const char message_put[] = "INSERT OR IGNORE INTO message (number, record) VALUES (?1, ?2)";
 static const char message_delete[] = "DELETE FROM message WHERE number = ?1 "
                                      "AND NOT EXISTS (SELECT 1 FROM queued WHERE message = ?1)";
-static const char queued_put[] = "INSERT OR REPLACE INTO queued (" QUEUED_COLUMNS ") "
-                                 "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 0, ?8, ?9)";
+static const char queued_put[] = "INSERT OR REPLACE INTO queued (" QUEUED_COLUMNS ", expires_ms) "
+                                 "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 0, ?8, ?9, ?10)";
 static const char queued_launch[] =
     "UPDATE queued SET packet_id = ?3 WHERE session = ?1 AND number = ?2";
 static const char queued_release[] =
@@ -47,6 +47,12 @@ static const char queued_delete[] = "DELETE FROM queued WHERE session = ?1 AND n
 static const char queued_load[] = "SELECT " QUEUED_COLUMNS " FROM queued "
                                   "WHERE session = ?1 AND number > ?2 AND packet_id = 0 AND share "
                                   "IS NULL AND " NUMBER_IS_SANE " ORDER BY number LIMIT ?3";
+#define EXPIRING                                                             \
+    "FROM queued WHERE session = ?1 AND number > ?2 AND expires_ms > 0 AND " \
+    "packet_id = 0 AND share IS NULL AND " NUMBER_IS_SANE
+static const char queued_expired[] =
+    "SELECT number, message, size " EXPIRING " AND expires_ms <= ?3 LIMIT ?4";
+static const char queued_expires[] = "SELECT min(expires_ms) " EXPIRING;
 static const char message_record[] = MESSAGE_RECORD;
 static const char received_put[] =
     "INSERT OR IGNORE INTO received (session, packet_id) VALUES (?1, ?2)";
@@ -172,7 +178,8 @@ static int put_message(const struct durable_op *op, const struct durable_clock *
     return store_step(s);
 }
 
-static int put_queued(const struct durable_op *op, struct store *store)
+static int put_queued(const struct durable_op *op, const struct durable_clock *clock,
+                      struct store *store)
 {
     const uint64_t numbers[] = {
         op->session,       op->kept->number, op->packet_id, publication_size(op->publication),
@@ -181,6 +188,7 @@ static int put_queued(const struct durable_op *op, struct store *store)
     sqlite3_stmt *s = bound(store, queued_put, sizeof(numbers) / sizeof(numbers[0]), numbers);
     if (!s)
         return SQLITE_ERROR;
+    sqlite3_bind_int64(s, 10, expires_to_wall(clock, op->publication->expires));
     if (op->text)
         sqlite3_bind_text64(s, 8, op->text, op->text_len, SQLITE_STATIC, SQLITE_UTF8);
     if (op->ids && op->ids->count > 0) {
@@ -203,7 +211,7 @@ static int apply_message(const struct durable_op *op, const struct durable_clock
         state == KEPT_GONE)
         return SQLITE_OK;
     const int rc = put_message(op, clock, store);
-    return rc == SQLITE_OK ? put_queued(op, store) : rc;
+    return rc == SQLITE_OK ? put_queued(op, clock, store) : rc;
 }
 
 static bool is_gone(const struct durable_op *op)
@@ -290,6 +298,56 @@ static int apply_load(struct durable_op *op, const struct durable_clock *clock, 
     if (rc != SQLITE_OK)
         return rc;
     return step == SQLITE_ROW || step == SQLITE_DONE ? SQLITE_OK : end;
+}
+
+/* ---- Expiry ---- */
+
+struct expired {
+    uint64_t number, message;
+};
+
+/* Notes up to `most` rows that have expired. */
+static int find_expired(struct durable_op *op, int64_t now_ms, size_t most, struct store *store,
+                        struct buf *found)
+{
+    sqlite3_stmt *row =
+        bound(store, queued_expired, 4,
+              (const uint64_t[]){ op->session, op->after_number, (uint64_t)now_ms, most });
+    if (!row)
+        return SQLITE_ERROR;
+    while (sqlite3_step(row) == SQLITE_ROW) {
+        const struct expired one = { (uint64_t)sqlite3_column_int64(row, 0),
+                                     (uint64_t)sqlite3_column_int64(row, 1) };
+        const sqlite3_int64 size = sqlite3_column_int64(row, 2);
+        buf_add(found, &one, sizeof(one));
+        op->loaded_rows++;
+        op->loaded_bytes += size > 0 ? (uint64_t)size : 0;
+    }
+    const int rc = sqlite3_reset(row);
+    return rc == SQLITE_OK && found->error ? SQLITE_NOMEM : rc;
+}
+
+static int apply_expire(struct durable_op *op, const struct durable_clock *clock,
+                        struct store *store)
+{
+    op->loaded_rows = 0;
+    op->loaded_bytes = 0;
+    struct buf *found = store_scratch(store);
+    int rc = find_expired(op, clock_wall_ms(), SWEEP_ROWS, store, found);
+    for (size_t i = 0; i < op->loaded_rows && rc == SQLITE_OK; i++) {
+        struct expired one;
+        memcpy(&one, found->data + i * sizeof(one), sizeof(one));
+        rc = run_pair(store, queued_delete, op->session, one.number);
+        if (rc == SQLITE_OK)
+            rc = run_one(store, message_delete, one.message);
+    }
+    uint64_t next = 0;
+    if (rc == SQLITE_OK)
+        rc = look_up(
+            bound(store, queued_expires, 2, (const uint64_t[]){ op->session, op->after_number }),
+            &next);
+    op->next = expires_from_wall(clock, (int64_t)next);
+    return rc == SQLITE_ROW ? SQLITE_OK : rc;
 }
 
 /* ---- Retained messages ---- */
@@ -455,6 +513,8 @@ static int apply(struct durable_op *op, const struct durable_clock *clock, struc
                              store);
     case DURABLE_LOAD:
         return apply_load(op, clock, store);
+    case DURABLE_EXPIRE:
+        return apply_expire(op, clock, store);
     case DURABLE_SWEEP:
         return apply_sweep(op, clock, store);
     case DURABLE_NOTHING:

@@ -294,6 +294,12 @@ int flow_queue(struct flow *flow, struct publication *publication, struct kept *
     return flow_queue_item(flow, &item);
 }
 
+void flow_spill_expires(struct flow *flow, uint32_t second)
+{
+    if (second && (!flow->spill_expires || second < flow->spill_expires))
+        flow->spill_expires = second;
+}
+
 bool flow_spill_last(struct flow *flow)
 {
     if (flow->queued == 0)
@@ -306,6 +312,7 @@ bool flow_spill_last(struct flow *flow)
     flow->queued_bytes -= item_size(item);
     flow->spilled++;
     flow->spilled_bytes += item_size(item);
+    flow_spill_expires(flow, item->publication->expires);
     flow->spill_after = kept_number(item->kept) - 1;
     kept_unref(item->kept);
     flow_item_release(item);

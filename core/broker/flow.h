@@ -93,8 +93,10 @@ struct flow {
     /* What of the queue is on disk only: behind all that is in memory and may be spilled. */
     uint64_t spilled, spilled_bytes;
     uint64_t spill_after; /* those with a higher number (kept.number) */
-    uint16_t again;       /* of them, the first so many may have been sent before the last start */
-    bool loading;         /* some of it is on its way back */
+    uint32_t
+        spill_expires; /* in which second the first of them expires, or earlier; 0: none does */
+    uint16_t again;    /* of them, the first so many may have been sent before the last start */
+    bool loading; /* some of it is on its way back, or those that have expired are looked for */
 };
 
 /* Makes one and puts it into the list at `*head`. NULL when there is no memory. */
@@ -169,6 +171,9 @@ int flow_queue_item(struct flow *flow, const struct flow_item *item);
 /* Forgets the last of the queue in memory, if it is on disk and of no shared subscription, so that it counts as spilled.
  * Returns whether it did. */
 bool flow_spill_last(struct flow *flow);
+
+/* One of those on disk only expires in that second; 0: never. */
+void flow_spill_expires(struct flow *flow, uint32_t second);
 
 /* Drops the references of an item that is in no flow any more, but not its place on disk. */
 void flow_item_release(struct flow_item *item);

@@ -210,6 +210,7 @@ static void free_empty_flows(struct worker *worker)
         bytes += flow->queued_bytes + flow->spilled_bytes + flow->in_flight_bytes;
         if (!flow_is_empty(flow)) {
             deliver_spill(flow->owner);
+            durable_expire(worker, flow->owner);
             continue;
         }
         flow->owner->flow = NULL;

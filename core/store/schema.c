@@ -32,6 +32,7 @@
  * message: a message as bytes, which all queues share that it is in; goes with the last of them.
  * queued: what waits for a session or is on its way to it, in order of `number`; with a `packet_id` it was sent with
  * QoS 2; `released`: the client has it, and only the identifier is left. `size` is what it counts against limits.
+ * `expires_ms` 0 is never, or not known before the record is read.
  * received: identifiers of QoS 2 that a client has sent a message with and not released.
  * retained: the last message of each topic; `expires_ms` 0 is never.
  * ended: sessions that are no more and have left rows in `queued` or `subscription`, which are taken away bit by bit.
@@ -135,6 +136,9 @@ static const char *const steps[] = {
 
     "ALTER TABLE delivery ADD COLUMN urgent INTEGER NOT NULL DEFAULT 0;"
     "CREATE INDEX delivery_urgent ON delivery (service, target, state, number) WHERE urgent = 1;",
+
+    "ALTER TABLE queued ADD COLUMN expires_ms INTEGER NOT NULL DEFAULT 0;"
+    "CREATE INDEX queued_expiring ON queued (session, expires_ms) WHERE expires_ms > 0;",
 };
 
 #define VERSION ((int)(sizeof(steps) / sizeof(steps[0])))

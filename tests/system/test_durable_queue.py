@@ -122,6 +122,29 @@ def test_messages_expire_after_a_restart(durable, how):
 
 
 @twice
+@pytest.mark.parametrize("limit", ["max_queued_messages", "max_queued_bytes"])
+def test_what_has_expired_on_disk_counts_no_more(durable, how, limit):
+    """Only what waits in memory is looked at when it is asked for; what is on disk has to be taken away in its time."""
+    d = durable(how=how, sys_interval="1s", max_queued_messages=400 if limit == "max_queued_messages" else 0,
+                max_queued_bytes="500KiB")
+    d.wire("a").subscribe("t").leave()
+    p = d.wire("p", clean=1)
+    text = b"." * (10 if limit == "max_queued_messages" else 1024)
+    p.publish_all(("t", b"%d %s" % (i, text), 1, [("message-expiry-interval", 1 if i % 10 else 3600)]) for i in range(400))
+    d.restart()
+    watcher = d.wire("watcher", clean=1, expiry=0).subscribe("$SYS/broker/messages/stored", qos=0)
+    while int(watcher.get("PUBLISH")["payload"]) > 200:  # retained messages of $SYS are in it too
+        pass
+    p = d.wire("p", clean=1)
+    p.publish_all(("t", b"%d %s" % (i, text), 1) for i in range(400, 900))
+    got = numbers(d.drain(d.wire("a")))
+    assert [i for i in got if i < 400] == list(range(0, 400, 10))
+    later = [i for i in got if i >= 400]
+    assert later == list(range(400, 400 + len(later)))
+    assert 300 <= len(later) <= 470
+
+
+@twice
 @pytest.mark.parametrize("size", [10, 3000])
 def test_order_is_kept_in_a_long_queue(durable, how, size):
     d = durable(how=how, **ALL)

@@ -221,6 +221,37 @@ static void what_cannot_be_read_is_left_out_and_counted_as_looked_at(void **stat
     forget(&op);
 }
 
+/* ---- Expiry ---- */
+
+static void what_has_expired_on_disk_is_taken_away(void **state)
+{
+    struct durable_world *w = *state;
+    session_op(w, 1, "x");
+    session_op(w, 2, "y");
+    put_many(w, 1, 10, 2500, 10);
+    put_many(w, 2, 5000, 10, 10);
+    assert_int_equal(world_number(w, "SELECT max(expires_ms) FROM queued"), 0);
+    world_run(w, "UPDATE queued SET expires_ms = 1000 WHERE number % 2 = 0");
+    world_run(w, "UPDATE queued SET expires_ms = 1000 * unixepoch() + 1000000 WHERE number = 2501");
+    /* These are not on disk only. */
+    world_run(w, "UPDATE queued SET packet_id = 7, qos = 2 WHERE number = 2000");
+    world_run(w, "UPDATE queued SET share = 'g/t' WHERE number = 2002");
+    struct durable_op op = { .kind = DURABLE_EXPIRE, .session = 1, .after_number = 29 };
+    const size_t counts[] = { 1000, 1240 - 1000 - 2, 0 };
+    for (size_t i = 0; i < ROWS(counts); i++) {
+        world_apply(w, &op, 1);
+        assert_int_equal(op.loaded_rows, counts[i]);
+        assert_int_equal(op.loaded_bytes, counts[i] * (sizeof(struct publication) + 11));
+        if (i == 0)
+            assert_int_equal(op.next, 1);
+        else /* the broker runs for 100 s */
+            assert_in_range(op.next, 1000, 1200);
+    }
+    assert_int_equal(world_number(w, "SELECT count(*) FROM queued WHERE session = 1"), 2500 - 1238);
+    assert_int_equal(world_number(w, "SELECT count(*) FROM queued WHERE session = 2"), 10);
+    assert_int_equal(world_messages(w), 2500 - 1238 + 10);
+}
+
 /* ---- Reading at the start ---- */
 
 static void of_a_long_queue_only_the_first_are_read(void **state)
@@ -343,5 +374,6 @@ TEST_SUITE("durable queue", WITH_WORLD(an_end_takes_all_that_only_it_had),
            WITH_WORLD(of_a_long_queue_only_the_first_are_read),
            WITH_WORLD(a_very_long_queue_is_counted),
            WITH_WORLD(all_of_shared_subscriptions_are_read),
+           WITH_WORLD(what_has_expired_on_disk_is_taken_away),
            WITH_WORLD(of_long_messages_fewer_are_read_but_at_least_one),
            WITH_WORLD(messages_in_no_queue_are_forgotten));

@@ -329,6 +329,10 @@ static void what_may_not_be_written_is_refused(void **state)
     "ALTER TABLE delivery ADD COLUMN urgent INTEGER NOT NULL DEFAULT 0;" \
     "CREATE INDEX delivery_urgent ON delivery (service, target, state, number) WHERE urgent = 1;"
 
+#define VERSION_9                                                          \
+    "ALTER TABLE queued ADD COLUMN expires_ms INTEGER NOT NULL DEFAULT 0;" \
+    "CREATE INDEX queued_expiring ON queued (session, expires_ms) WHERE expires_ms > 0;"
+
 static void an_old_schema_comes_up_to_date(void **state)
 {
     (void)state;
@@ -357,6 +361,10 @@ static void an_old_schema_comes_up_to_date(void **state)
         VERSION_1 VERSION_2 VERSION_3 VERSION_4 VERSION_5 VERSION_6 VERSION_7 VERSION_8 LETTER
         ", record) VALUES (7, 'file', 'out', 0, 1790000000000, 2, 1790000001000, " RECORD ");"
         "PRAGMA user_version = 8",
+        VERSION_1 VERSION_2 VERSION_3 VERSION_4 VERSION_5 VERSION_6 VERSION_7 VERSION_8 VERSION_9
+            LETTER ", record) VALUES (7, 'file', 'out', 0, 1790000000000, 2, 1790000001000, " RECORD
+                   ");"
+                   "PRAGMA user_version = 9",
     };
     for (size_t i = 0; i < ROWS(versions); i++) {
         struct temporary t;
