@@ -16,7 +16,7 @@
 
 #define LOAD_MOST   1000 /* deliveries at a time */
 #define LOAD_URGENT 32   /* the same, of those that go before others */
-#define SCAN_REST   10   /* times as long as the last scan has taken: before the next one */
+#define SCAN_REST   3    /* times as long as the last scan has taken: before the next one */
 
 static struct keeper *keeper_of(const struct service_target *t)
 {
