@@ -22,7 +22,7 @@ from paho.mqtt.properties import Properties
 import ports
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-TIMEOUT = 30  # seconds that anything may take before the test fails; never a measure of speed
+TIMEOUT = 120  # seconds that anything may take before the test fails; never a measure of speed
 
 
 def pytest_configure(config):

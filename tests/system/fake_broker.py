@@ -13,7 +13,7 @@ class Peer:
 
     def __init__(self, sock):
         self.sock = sock
-        self.sock.settimeout(30)
+        self.sock.settimeout(120)
 
     def exactly(self, n):
         data = b""
@@ -58,7 +58,7 @@ class Peer:
         except socket.timeout:
             return True
         finally:
-            self.sock.settimeout(30)
+            self.sock.settimeout(120)
 
     def close(self):
         self.sock.close()
@@ -88,7 +88,7 @@ def publish(peer, topic, payload, mid=0, dup=False):
 class FakeBroker:
     def __init__(self):
         self.listener = socket.create_server(("127.0.0.1", 0))
-        self.listener.settimeout(30)
+        self.listener.settimeout(120)
         self.port = self.listener.getsockname()[1]
         self.peers = []
 

@@ -14,7 +14,7 @@ import struct
 import threading
 import zlib
 
-TIMEOUT = 30
+TIMEOUT = 120
 
 
 def inflate(data):

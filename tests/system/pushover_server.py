@@ -130,7 +130,7 @@ class PushoverServer:
                     pass
             assert self.news.wait_for(lambda: not self.sockets, 30)
 
-    def wait_requests(self, n, timeout=30):
+    def wait_requests(self, n, timeout=120):
         with self.news:
             assert self.news.wait_for(lambda: len(self.requests) >= n, timeout), self.requests
             return list(self.requests)

@@ -359,7 +359,7 @@ def test_large_records_over_tcp(receiver, opened):
     results = h.send(*[{"title": f"{i}", "text": "x" * (3 << 20)} for i in range(3)])
     assert {r["verdict"] for r in results} == {"sent"}
     for i in range(3):
-        text = tcp.records.get(timeout=30)
+        text = tcp.records.get(timeout=120)
         assert len(text) <= 2 << 20
         record = parse(text)
         assert record["short_message"] == f"{i}" and record["full_message"].strip("x") == "…"
@@ -405,13 +405,18 @@ def test_what_was_just_written_is_written_again_after_the_end_of_a_connection(re
 
 def test_what_was_just_written_is_kept_until_the_server_is_back(receiver, opened):
     tcp = receiver(Tcp)
-    tcp.script = ["deaf"]
-    h = opened(tcp, resend="4s")
-    send(h, {"text": "unread"})
-    tcp.stop()
-    [result] = h.send({"text": "after"})
-    assert result["verdict"] == "retry"
-    time.sleep(4.2)  # longer than `resend`
+    h = opened(tcp, resend="3s")
+    begin = -3
+    while time.monotonic() - begin > 3:  # on a machine that has much to do it may be old when the end is noticed
+        tcp.stop()
+        tcp.start()
+        tcp.script = ["deaf"]
+        begin = time.monotonic()
+        send(h, {"text": "unread"})
+        tcp.stop()
+        [result] = h.send({"text": "after"})
+        assert result["verdict"] == "retry"
+    time.sleep(3.2)  # longer than `resend`
     tcp.start()
     send(h, {"text": "after"})
     assert [tcp.get()["short_message"] for _ in range(2)] == ["unread", "after"]
@@ -463,7 +468,7 @@ def test_a_server_that_reads_nothing_is_a_timeout(receiver, opened):
 def test_tls(receiver, opened, certificate):
     cert, key = certificate
     tcp = receiver(Tcp, tls=(cert, key))
-    h = opened(tcp, transport="tls", ca=cert)
+    h = opened(tcp, transport="tls", ca=cert, resend="60s")
     results = h.send(*[{"text": f"{i}"} for i in range(64)])
     assert {r["verdict"] for r in results} == {"sent"}
     assert [tcp.get()["short_message"] for _ in range(64)] == [f"{i}" for i in range(64)]

@@ -12,7 +12,7 @@ import values
 from cases import DataError
 
 OWN_TOPIC = re.compile(rb"tocsin/[^/]+/status$")
-TIMEOUT = 10.0  # for what must come; what must not come is proven by a PINGRESP that comes first
+TIMEOUT = 60.0  # for what must come; what must not come is proven by a PINGRESP that comes first
 
 
 class Failed(Exception):
