@@ -121,8 +121,9 @@ static struct target *read_alternative(struct route_reader *r, const struct conf
                    one.target_count, text, one.targets[0]->name);
     else if (one.target_count == 1)
         target = one.targets[0];
+    /* One without a name stands for all, while a service has mistakes. */
     for (size_t i = 0; target && i < before->target_count; i++)
-        if (before->targets[i] == target) {
+        if (before->targets[i] == target && target->name[0] != '\0') {
             conf_error(r->errors, node, "\"%s\" is there twice: leave out one of them", text);
             target = NULL;
         }

@@ -136,3 +136,14 @@ def test_explain_shows_where_it_falls_back_to(router, broker):
     answer = json.loads(subprocess.run([*explain, "--json", "in/x", "1"], stdout=subprocess.PIPE, check=True).stdout)
     assert len(answer["deliveries"]) == 1
     assert answer["deliveries"][0]["else"]["service"] == "b"
+
+
+def test_a_mistake_in_a_service_is_no_mistake_of_first_of(process, build, tmp_path):
+    """While a service has mistakes its targets are known by name only, and none of them is another one twice."""
+    config = tmp_path / "tocsin.conf"
+    config.write_text('''node = "n1"; links = ( { host = "127.0.0.1"; } );
+        services = { a = { plugin = "log"; targets = { x = { }; }; }; b = { targets = { x = { }; }; }; };
+        routes = ( { topic = "in/#"; targets = ( { first_of = [ "a:x", "b:x" ]; } ); } );''')
+    done = subprocess.run([build / "tocsin", "check", "-c", config], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert done.returncode == 1 and "services.b: plugin is missing" in done.stdout
+    assert "twice" not in done.stdout
