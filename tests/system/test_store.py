@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What is acknowledged survives: kill -9, a disk that fails, a power failure. The machinery is in crash/."""
 
+import collections
 import contextlib
 import os
 import random
@@ -8,6 +9,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 
 import pytest
 from conftest import ROOT
@@ -286,6 +288,85 @@ def test_a_power_failure_loses_nothing_acknowledged(daemon, publishers, build, t
               f"what was acknowledged before {moment}", 20)
         assert later.stop() == 0
     assert checked > 50, "most was delivered at once, so this has shown little"
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_power_failure_loses_nothing_of_sessions(build, tmp_path, seed):
+    """The clients too are put back to where they were at that moment. Then what they had begun comes to its end, what was
+    acknowledged is there, and what is of QoS 2 on both ways comes once."""
+    rng = random.Random(seed)
+    broker, started = sessions.Broker(tmp_path / "first"), []
+
+    def start(*some):
+        started.extend(some)
+        for one in some:
+            one.start()
+
+    (broker.folder / "disk").write_text("well")
+    try:
+        broker.start(disk(broker, build, trace=True))
+        subscribers = [sessions.Subscriber(f"{stay}-{qos}", broker.port, qos, stay=stays, away=away, seed=seed)
+                       for qos in (1, 2) for stay, stays, away in (("stays", None, (0, 0)), ("moves", (0, 0.2), (0, 0.2)),
+                                                                   ("away", (0.2, 0.2), (1e6, 1e6)))]
+        start(*subscribers)
+        until(lambda: all(s.subscribed_at for s in subscribers), "the subscriptions")
+        clients = [Publisher(f"p{i}", broker.port, qos, rate=200) for i, qos in enumerate([1, 2, 2])]
+        keeper = sessions.Keeper(broker.port)
+        start(*clients, keeper)
+        begin = time.monotonic()
+        until(lambda: all(len(c.acked) > 300 for c in clients + [keeper]), "acknowledgements")
+        broker.kill()
+        end_all(started)
+        trace = power.read_trace(broker.folder / "trace")
+        for i in range(6):
+            power_failure_of_sessions(tmp_path / f"after-{i}", trace, rng.uniform(begin + 0.2, broker.kills[-1]), rng, subscribers,
+                                      clients, keeper, start)
+            end_all(started)
+    finally:
+        end_all(started)
+        if broker.process.poll() is None:
+            broker.process.kill()
+            broker.process.wait()
+
+
+def end_all(clients):
+    for one in clients:
+        one.finish()
+        one.done.set()
+    for one in clients:
+        one.join()
+    clients.clear()
+
+
+def power_failure_of_sessions(folder, trace, moment, rng, subscribers, clients, keeper, start):
+    later = sessions.Broker(folder)
+    later.database.parent.mkdir(parents=True)
+    power.after_power_failure(trace, moment, rng, later.database)
+    try:
+        said = later.start()
+        assert later.process.poll() is None, later.said(said).decode()
+        known = sessions.Keeper(0)
+        known.acked = {n: t for n, t in keeper.acked.items() if t <= moment}
+        known.number = sum(first <= moment for first in keeper.first.values())
+        known.paused = True
+        sessions.check_retained(later.port, known)
+        publishers, listeners = ([one.then(moment, later.port) for one in some] for some in (clients, subscribers))
+        start(*publishers, *listeners)
+        wanted = {(c.name.encode(), b"%d" % n) for c in clients for n, t in c.acked.items() if t <= moment}
+        for p in publishers:
+            until(p.done.is_set, f"what {p.name} had begun")
+            wanted |= {(p.name.encode(), b"%d" % n) for n in p.acked}
+        for s in listeners:
+            had = lambda s=s: [tuple(payload.split(b" ")[:2]) for _, payload, *_ in list(s.got)]  # noqa: E731
+            until(lambda: wanted <= set(had()), f"all for {s.name}", say=lambda: sorted(wanted - set(had()))[:10])
+            twice = [one for one, n in collections.Counter(had()).items() if n > 1 and s.qos == 2 and one[0] in (b"p1", b"p2")]
+            assert not twice, f"{s.name} got twice: {twice[:10]} of {len(twice)}"
+            assert not s.problems, s.problems
+        assert later.stop() == 0
+    finally:
+        if later.process and later.process.poll() is None:
+            later.process.kill()
+            later.process.wait()
 
 
 @pytest.mark.parametrize("hours", [-1000, 1000])

@@ -24,7 +24,8 @@ def packet(kind, body):
 
 class Publisher(threading.Thread):
     """Publishes b"NAME NUMBER" to the topic in/NAME, until finish(). What has been acknowledged (QoS 2: by PUBREC) is in
-    `acked`, with the time; `sent` counts how often each number was put on the wire, `first` when it was first."""
+    `acked`, with the time; `sent` counts how often each number was put on the wire, `first` when it was first. `history` has
+    what became of `flying`, so that then() can begin again as it was at a moment."""
 
     def __init__(self, name, port, qos, window=20, rate=300, pad=0):
         super().__init__(daemon=True)
@@ -33,6 +34,7 @@ class Publisher(threading.Thread):
         self.acked, self.sent, self.first = {}, collections.Counter(), {}
         self.order = []           # numbers in order of their acknowledgement, for each connection that lasted
         self.flying = collections.OrderedDict()  # packet identifier -> (number, whether it has been released)
+        self.history = []         # (time, packet identifier, what it is in `flying`, None for nothing)
         self.number = 0
         self.last_mid = 0
         self.paused = self.ending = False
@@ -45,6 +47,22 @@ class Publisher(threading.Thread):
     def finish(self):
         """Publishes nothing new; `done` is set when all is acknowledged."""
         self.ending = True
+
+    def fly(self, mid, what):
+        self.history.append((time.monotonic(), mid, what))
+        if what:
+            self.flying[mid] = what
+        else:
+            del self.flying[mid]
+
+    def then(self, moment, port):
+        """One that was at that moment where this one was, and only brings to an end what it had begun."""
+        other = Publisher(self.name, port, self.qos)
+        for t, mid, what in self.history:
+            if t <= moment:
+                other.fly(mid, what)
+        other.ending = True
+        return other
 
     def publish_packet(self, mid, number, dup):
         self.sent[number] += 1
@@ -81,9 +99,9 @@ class Publisher(threading.Thread):
             self.acked[number] = time.monotonic()
             self.order.append(number)
         if kind == 5:
-            self.flying[mid] = (number, True)
+            self.fly(mid, (number, True))
             return packet(0x62, mid.to_bytes(2, "big"))
-        del self.flying[mid]
+        self.fly(mid, None)
         return b""
 
     def new_packets(self, now):
@@ -95,7 +113,7 @@ class Publisher(threading.Thread):
             self.number += 1
             self.first[self.number] = now
             if self.qos:
-                self.flying[self.last_mid] = (self.number, False)
+                self.fly(self.last_mid, (self.number, False))
             out += self.publish_packet(self.last_mid, self.number, 0)
             self.next_at = max(self.next_at, now - 0.1) + 1 / self.rate
         return out

@@ -33,6 +33,7 @@ class Broker(Daemon):
     """`tocsin run` with nothing but a broker and a store."""
 
     def __init__(self, folder, workers=1, more=""):
+        folder.mkdir(exist_ok=True)
         super().__init__(folder)
         self.targets = {}
         self.ends, self.lines_at = {}, {}

@@ -28,13 +28,14 @@ class Subscriber(threading.Thread):
     new by the rules of MQTT; the time is that of the connection's begin, (before, after), which says which process has sent
     it: what is read may have been sent by one that has been killed since. `stay` says how long a connection lasts and `away`
     how long there is none after it: (least, most) seconds, or None for a connection as long as it holds. finish() lets it
-    stay."""
+    stay. `times` says when each of `got` came, and `history` what became of `ids`, for then()."""
 
     def __init__(self, name, port, qos, filter="in/#", stay=None, away=(0, 0), seed=0):
         super().__init__(daemon=True)
         self.name, self.port, self.qos, self.filter, self.stay, self.away = name, port, qos, filter, stay, away
         self.rng = random.Random(seed)
         self.got = []
+        self.times, self.history = [], []
         self.ids = set()          # of QoS 2, received and not released
         self.subscribed_at = None  # when SUBACK had come
         self.connections = self.lost_sessions = 0
@@ -45,6 +46,17 @@ class Subscriber(threading.Thread):
 
     def finish(self):
         self.staying.set()
+
+    def then(self, moment, port):
+        """One that was at that moment where this one was."""
+        other = Subscriber(self.name, port, self.qos, self.filter)
+        other.subscribed_at = self.subscribed_at
+        count = bisect.bisect_right(self.times, moment)
+        other.got, other.times = self.got[:count], self.times[:count]
+        for t, mid, there in self.history:
+            if t <= moment:
+                (other.ids.add if there else other.ids.discard)(mid)
+        return other
 
     def connect(self):
         before = time.monotonic()
@@ -75,8 +87,10 @@ class Subscriber(threading.Thread):
         mid, payload = rest[:2] if qos else b"", rest[2:] if qos else rest
         if qos < 2 or mid not in self.ids:
             self.got.append((topic, payload, qos, dup, retain, self.since))
+            self.times.append(time.monotonic())
         if qos == 2:
             self.ids.add(mid)
+            self.history.append((self.times[-1] if self.times else 0, mid, True))
         return b"" if qos == 0 else packet(0x40 if qos == 1 else 0x50, mid)
 
     def on_packet(self, s, kind, body):
@@ -84,6 +98,7 @@ class Subscriber(threading.Thread):
             return self.on_publish(kind & 15, body)
         if kind >> 4 == 6:
             self.ids.discard(body[:2])
+            self.history.append((time.monotonic(), body[:2], False))
             return packet(0x70, body[:2])
         if kind >> 4 == 2:
             self.on_connack(s, body)
