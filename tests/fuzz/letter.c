@@ -45,7 +45,8 @@ static bool is_ours(const char *line, size_t len)
     return false;
 }
 
-/* Checks all lines. Returns how many begin with `start`. */
+/* Checks all lines. Returns how many begin with `start`: of the header, or if that is a boundary, of the body, where a text may
+ * have lines that look like the header's. */
 static size_t check_lines(const struct octets *out, const char *start)
 {
     size_t found = 0;
@@ -62,7 +63,8 @@ static size_t check_lines(const struct octets *out, const char *start)
             in_header = false;
         if (in_header)
             assert(is_ours(line, len) || (line[0] == ' ' && at > 0));
-        if (len >= strlen(start) && memcmp(line, start, strlen(start)) == 0)
+        if (in_header == (start[0] != '-') && len >= strlen(start) &&
+            memcmp(line, start, strlen(start)) == 0)
             found++;
         at += len + 2;
     }
