@@ -2,6 +2,7 @@
 
 #include "link/notices.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -57,24 +58,42 @@ int notices_add(struct notices *notices, const char *topic, const void *payload,
 struct notice *notices_take(struct notices *notices)
 {
     struct notice *notice = notices->first;
-    if (!notice || notices->under_way >= NOTICES_UNDER_WAY)
+    if (!notice || notices->under_way_count >= NOTICES_UNDER_WAY)
         return NULL;
     notices->first = notice->next;
     if (!notices->first)
         notices->end = &notices->first;
     notices->count--;
     notices->bytes -= size_of(notice);
-    notices->under_way++;
     return notice;
 }
 
-void notices_answered(struct notices *notices)
+void notices_sent(struct notices *notices, int mid)
 {
-    if (notices->under_way > 0)
-        notices->under_way--;
+    assert(notices->under_way_count < NOTICES_UNDER_WAY);
+    notices->under_way[notices->under_way_count++] = mid;
+}
+
+void notices_put_back(struct notices *notices, struct notice *notice)
+{
+    notice->next = notices->first;
+    notices->first = notice;
+    if (!notice->next)
+        notices->end = &notice->next;
+    notices->count++;
+    notices->bytes += size_of(notice);
+}
+
+void notices_answered(struct notices *notices, int mid)
+{
+    for (size_t i = 0; i < notices->under_way_count; i++)
+        if (notices->under_way[i] == mid) {
+            notices->under_way[i] = notices->under_way[--notices->under_way_count];
+            return;
+        }
 }
 
 void notices_forget(struct notices *notices)
 {
-    notices->under_way = 0;
+    notices->under_way_count = 0;
 }

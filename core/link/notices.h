@@ -23,7 +23,9 @@ struct notice {
 
 struct notices {
     struct notice *first, **end;
-    size_t count, bytes, under_way;
+    size_t count, bytes;
+    int under_way[NOTICES_UNDER_WAY]; /* the library's numbers of what is */
+    size_t under_way_count;
 };
 
 void notices_init(struct notices *notices);
@@ -32,13 +34,16 @@ void notices_release(struct notices *notices);
 /* Returns 0, -ENOBUFS or -ENOMEM. */
 int notices_add(struct notices *notices, const char *topic, const void *payload, size_t len);
 
-/* Takes the oldest, which counts as under way from then on, to be freed with notice_free(); NULL if there is none, or enough
- * are under way. */
+/* Takes the oldest, to be freed with notice_free(); NULL if there is none, or enough are under way. Whoever takes one says what
+ * has become of it, unless it cannot be published at all: it is under way, and this is its number; or it could not be sent now,
+ * and is the oldest again. */
 struct notice *notices_take(struct notices *notices);
+void notices_sent(struct notices *notices, int mid);
+void notices_put_back(struct notices *notices, struct notice *notice);
 void notice_free(struct notice *notice); /* NULL is allowed */
 
-/* One has been answered; or none will be any more. */
-void notices_answered(struct notices *notices);
+/* Something has been answered: one of these, or what is none of them; or none of these will be any more. */
+void notices_answered(struct notices *notices, int mid);
 void notices_forget(struct notices *notices);
 
 #endif

@@ -162,8 +162,8 @@ static void take_answers(struct sender *s)
         struct entry **at = &s->in_flight.first;
         while (*at && (*at)->mid != s->answers[i].mid)
             at = &(*at)->next;
-        if (!*at) { /* one that nobody waits for */
-            notices_answered(&s->notices);
+        if (!*at) { /* one that nobody waits for: a notice, the status, what was abandoned */
+            notices_answered(&s->notices, s->answers[i].mid);
             continue;
         }
         struct entry *entry = entries_take(&s->in_flight, at);
@@ -289,10 +289,17 @@ static void send_notices(struct sender *s)
     struct notice *notice;
     pthread_mutex_lock(&s->lock);
     while ((notice = notices_take(&s->notices))) {
-        int rc = mosquitto_publish(c->mosq, NULL, notice->topic, (int)notice->len, notice->payload,
+        int mid = 0;
+        int rc = mosquitto_publish(c->mosq, &mid, notice->topic, (int)notice->len, notice->payload,
                                    qos, false);
-        if (rc != MOSQ_ERR_SUCCESS)
-            notices_answered(&s->notices);
+        if (rc == MOSQ_ERR_NO_CONN || rc == MOSQ_ERR_CONN_LOST) {
+            notices_put_back(&s->notices, notice); /* it is sent when there is a connection again */
+            break;
+        }
+        if (rc == MOSQ_ERR_SUCCESS)
+            notices_sent(&s->notices, mid);
+        else
+            atomic_fetch_add(&s->counters.failed, 1);
         if (rc != MOSQ_ERR_SUCCESS && log_trouble_due(&s->trouble, clock_mono_ms()))
             log_warning("link %s: cannot publish topic=%s: %s", s->config->name, notice->topic,
                         mosquitto_strerror(rc));

@@ -200,6 +200,23 @@ def test_dead_letters_wait_for_a_broker_that_is_away(router, mosquitto, client, 
     assert len(router.lines("out", 50)) == 50
 
 
+def test_dead_letters_wait_for_a_connection_that_is_gone_in_between(router, mosquitto, client, build, tmp_path):
+    broker, away = mosquitto(), tmp_path / "away"
+    away.touch()
+    router.start(config(router, broker, '{ topic = "in/#"; targets = "bad:x"; }, { topic = "tocsin/{node}/dead-letter/#"; '
+                        'format = "{json.text}"; targets = "file:out"; }', BROKEN),
+                 env=preloaded(build, "publish", PUBLISH_AWAY=str(away))).ready()
+    c = client(broker.port)
+    letters = client(broker.port).subscribe("tocsin/n1/dead-letter/#")
+    for i in range(50):
+        c.publish("in/a", b"%d" % i, 1)
+    assert len(router.lines("out", 50)) == 50  # each has been handed to the link by then, but the last
+    away.unlink()
+    assert [json.loads(letters.get().payload)["text"] for _ in range(50)] == [str(i) for i in range(50)]
+    assert router.run.stop() == 0
+    assert letters.messages.empty()
+
+
 def test_dead_letters_are_told_until_they_are_dropped(router, source, client, build, tmp_path):
     broker = source()
     router.start(FAST + f'store = {{ path = "{tmp_path}/db"; }};\n' +
