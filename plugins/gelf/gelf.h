@@ -102,6 +102,7 @@ struct stream {
     curl_socket_t fd;
     struct bytes last, older; /* what was written a moment ago, in case it gets lost */
     int64_t last_began_ms, written_ms;
+    int64_t lost_ms; /* when the end of the connection was noticed to which that was written */
     char message[CURL_ERROR_SIZE]; /* of the last failure */
 };
 

@@ -63,6 +63,16 @@ static void remember(struct stream *stream, const struct gelf_service *service, 
     stream->written_ms = now;
 }
 
+/* There is a connection again, and all of it has been written to that. None of it could be lost while there was
+ * none, so that time does not count; the rest does, or a server that ends each connection soon would get everything again
+ * with each. */
+static void stay_as_old(struct stream *stream)
+{
+    const int64_t away = gelf_now_ms() - stream->lost_ms;
+    stream->last_began_ms += away;
+    stream->written_ms += away;
+}
+
 /* ---- The connection ---------------------------------------------------------------------------- */
 
 /* Whether the other side is still there. It sends nothing, so the only news is the end. */
@@ -158,6 +168,13 @@ static bool put(struct stream *stream, const char *data, size_t len, int64_t end
     return false;
 }
 
+/* One to which all had been written that is remembered. */
+static void lose(struct stream *stream)
+{
+    disconnect(stream);
+    stream->lost_ms = gelf_now_ms();
+}
+
 bool stream_write(struct stream *stream, const struct gelf_service *service, const void *data,
                   size_t len)
 {
@@ -165,7 +182,7 @@ bool stream_write(struct stream *stream, const struct gelf_service *service, con
     if (stream->curl) /* after the end of one it stays until there is another */
         forget_old(stream, service);
     if (stream->curl && !is_alive(stream))
-        disconnect(stream);
+        lose(stream);
 
     const bool is_new = !stream->curl;
     if (is_new && !connect_now(stream, service))
@@ -175,10 +192,12 @@ bool stream_write(struct stream *stream, const struct gelf_service *service, con
         if (!put(stream, stream->older.data, stream->older.len, end_ms) ||
             !put(stream, stream->last.data, stream->last.len, end_ms))
             return false;
-        stream->last_began_ms = stream->written_ms = gelf_now_ms();
+        stay_as_old(stream);
     }
-    if (!put(stream, data, len, end_ms))
+    if (!put(stream, data, len, end_ms)) {
+        lose(stream);
         return false;
+    }
     remember(stream, service, data, len);
     return true;
 }

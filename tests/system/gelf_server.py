@@ -119,6 +119,10 @@ class Tcp:
         self.thread = threading.Thread(target=self._run, args=(self.listener,), daemon=True)
         self.thread.start()
 
+    def hang_up(self):
+        """Ends the connection, of which everything has been read."""
+        self.connection.shutdown(socket.SHUT_RDWR)
+
     def stop(self):
         """Ends as a process does: what has not been read makes it a reset."""
         if not self.listener:

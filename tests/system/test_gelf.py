@@ -422,6 +422,23 @@ def test_what_was_just_written_is_kept_until_the_server_is_back(receiver, opened
     assert [tcp.get()["short_message"] for _ in range(2)] == ["unread", "after"]
 
 
+def test_a_server_that_ends_each_connection_soon_is_not_given_a_record_for_ever(receiver, opened):
+    tcp = receiver(Tcp)
+    h = opened(tcp, resend="200ms")
+    got = ["0"]
+    for i in range(40):  # each of which begins while the one before is young
+        got = []
+        send(h, {"text": f"{i}"})
+        while f"{i}" not in got:
+            got.append(tcp.get()["short_message"])
+        if i > 0 and "0" not in got:
+            break
+        tcp.hang_up()
+        time.sleep(0.05)
+    assert "0" not in got
+    assert tcp.connections > 1
+
+
 def test_a_connection_that_is_reset_is_retried_and_nothing_is_lost(receiver, opened):
     """A server that resets a connection late has lost what its host had taken: the next record finds that out."""
     tcp = receiver(Tcp)
