@@ -123,6 +123,7 @@ struct keep_load {
     size_t rows;
     uint64_t last;
     bool more;                 /* there may be more in the range */
+    size_t numbers_done;       /* how many of the numbers were looked at */
     uint64_t dead, dead_bytes; /* private */
 };
 void keep_load(struct keep_load *load);

@@ -124,17 +124,26 @@ static int load_numbers(struct keep_load *load, sqlite3_stmt *row)
 {
     struct delivery **end = &load->first;
     int rc = SQLITE_OK;
-    load->rows = 0;
+    size_t bytes = 0;
+    load->rows = load->numbers_done = 0;
     for (size_t i = 0; i < load->number_count; i++) {
         sqlite3_bind_int64(row, 1, (sqlite3_int64)load->numbers[i]);
         sqlite3_bind_text(row, 2, load->range.service, -1, SQLITE_STATIC);
         sqlite3_bind_text(row, 3, load->range.target, -1, SQLITE_STATIC);
         rc = sqlite3_step(row);
+        if (rc == SQLITE_ROW)
+            bytes += (size_t)sqlite3_column_bytes(row, COLUMN_RECORD);
+        if (load->rows > 0 && bytes > KEEP_LOAD_BYTES) {
+            sqlite3_reset(row);
+            rc = SQLITE_OK;
+            break; /* the rest comes with the next load */
+        }
         if (rc == SQLITE_ROW && make(load, row, load->numbers[i], end) == 0) {
             end = &(*end)->next;
             load->rows++;
         }
         sqlite3_reset(row);
+        load->numbers_done++;
         if (rc != SQLITE_ROW && rc != SQLITE_DONE)
             break;
         rc = SQLITE_OK;

@@ -314,9 +314,20 @@ static void note_loaded(struct service_target *t, struct keep_load *load)
         t->flow.restored += load->rows - gone;
 }
 
+/* What was too much for one load is next. With the lock. */
+static void put_back_urgent(struct service_target *t, const struct keep_load *load)
+{
+    if (load->numbers_done == load->number_count)
+        return;
+    const uint64_t next = load->numbers[load->numbers_done];
+    while (t->urgent_at > 0 && t->urgent[t->urgent_at - 1] >= next)
+        t->urgent_at--;
+}
+
 /* The same for what goes before others: the rest is loaded without it. */
 static void note_loaded_ahead(struct service_target *t, struct keep_load *load)
 {
+    put_back_urgent(t, load);
     if (!has_room_ahead(t, load->rows)) {
         drop_list(load->first); /* it comes with the others */
         load->first = NULL;

@@ -526,13 +526,13 @@ static void dead_letters_are_bounded_by_dropping_the_oldest(void **state)
     assert_int_equal(keeper_dead(w->keeper), number_of(w, "SELECT count(*) FROM delivery"));
 }
 
-static void no_more_is_loaded_at_a_time_than_a_few_megabytes(void **state)
+/* So many deliveries of one MiB on disk. */
+static void put_large(struct world *w, int count)
 {
-    struct world *w = *state;
     char *large = malloc(1 << 20);
     memset(large, 'x', (1 << 20) - 1);
     large[(1 << 20) - 1] = '\0';
-    for (int i = 0; i < 20; i++) {
+    for (int i = 0; i < count; i++) {
         struct delivery *d = delivery(w, large, true);
         keep_put(w->keeper, d, false);
         message_release_hold(d->message);
@@ -540,6 +540,21 @@ static void no_more_is_loaded_at_a_time_than_a_few_megabytes(void **state)
     }
     free(large);
     settle(w);
+}
+
+static void drop_loaded(struct keep_load *load)
+{
+    while (load->first) {
+        struct delivery *next = load->first->next;
+        delivery_free(load->first);
+        load->first = next;
+    }
+}
+
+static void no_more_is_loaded_at_a_time_than_a_few_megabytes(void **state)
+{
+    struct world *w = *state;
+    put_large(w, 20);
     struct keep_load load = { .keeper = w->keeper,
                               .range = { "s", "t", 0, INT64_MAX },
                               .most = 1000,
@@ -551,13 +566,35 @@ static void no_more_is_loaded_at_a_time_than_a_few_megabytes(void **state)
         CHECK(load.rows <= 8 && load.rows > 0 && load.more == (i < 2), "%zu", load.rows);
         rows += load.rows;
         load.range.after = load.last;
-        while (load.first) {
-            struct delivery *next = load.first->next;
-            delivery_free(load.first);
-            load.first = next;
-        }
+        drop_loaded(&load);
     }
     assert_int_equal(rows, 20);
+}
+
+static void nor_of_those_that_are_named(void **state)
+{
+    struct world *w = *state;
+    put_large(w, 20);
+    uint64_t numbers[21] = { 1000 }; /* which is not there */
+    const int64_t first = number_of(w, "SELECT min(number) FROM delivery");
+    for (int i = 0; i < 20; i++)
+        numbers[i + 1] = (uint64_t)(first + i);
+    struct keep_load load = load_of(w, 0, 1000);
+    size_t rows = 0, done = 0;
+    for (int i = 0; i < 3; i++) {
+        load.numbers = numbers + done;
+        load.number_count = 21 - done;
+        assert_int_equal(keep_load_now(&load), 0);
+        CHECK(load.rows <= 8 && load.rows > 0, "%zu", load.rows);
+        if (load.numbers_done < load.number_count)
+            assert_int_equal(load.numbers[load.numbers_done - 1],
+                             first + (int64_t)rows - 1 + (int64_t)load.rows);
+        rows += load.rows;
+        done += load.numbers_done;
+        drop_loaded(&load);
+    }
+    assert_int_equal(rows, 20);
+    assert_int_equal(done, 21);
 }
 
 #define TEST(NAME) cmocka_unit_test_setup_teardown(NAME, set_up, tear_down)
@@ -572,4 +609,5 @@ TEST_SUITE("delivery keep", TEST(what_is_put_holds_its_message_until_it_is_commi
            TEST(what_is_left_comes_back_with_attempts_time_id_and_texts),
            TEST(what_cannot_be_read_stays_and_does_not_stop_others),
            TEST(dead_letters_are_bounded_by_dropping_the_oldest),
-           TEST(no_more_is_loaded_at_a_time_than_a_few_megabytes));
+           TEST(no_more_is_loaded_at_a_time_than_a_few_megabytes),
+           TEST(nor_of_those_that_are_named));

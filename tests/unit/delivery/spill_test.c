@@ -19,24 +19,34 @@ static struct {
     struct keeper *keeper;
 } disk;
 
-static int set_up_with_disk(void **state)
+static void open_disk(void)
 {
-    set_up(state);
-    temporary_init(&disk.files);
     struct buf why = BUF_INIT(4096);
     CHECK(store_open(disk.files.path, &disk.store, &why) == 0, "%s", buf_str(&why));
     buf_release(&why);
     disk.keeper = keeper_new(disk.store);
     assert_non_null(disk.keeper);
     scripted_host.keeper = disk.keeper;
+}
+
+static void close_disk(void)
+{
+    store_close(disk.store, 10 * 1000);
+    keeper_free(disk.keeper);
+    scripted_host.keeper = NULL;
+}
+
+static int set_up_with_disk(void **state)
+{
+    set_up(state);
+    temporary_init(&disk.files);
+    open_disk();
     return 0;
 }
 
 static int tear_down_with_disk(void **state)
 {
-    store_close(disk.store, 10 * 1000);
-    keeper_free(disk.keeper);
-    scripted_host.keeper = NULL;
+    close_disk();
     temporary_release(&disk.files);
     return tear_down(state);
 }
@@ -106,7 +116,56 @@ static void what_is_taken_over_is_not_mixed_up_with_what_came_meanwhile(void **s
     check_each_came_once(number);
 }
 
+/* Submits one with a payload of so many bytes, which begins with `text`. */
+static void submit_large(struct target *t, const char *text, size_t len, int priority)
+{
+    char *payload = malloc(len);
+    memset(payload, ' ', len);
+    memcpy(payload, text, strlen(text));
+    struct message *m = message_new(text, strlen(text), payload, len, NULL);
+    free(payload);
+    m->qos = 1;
+    struct delivery *d = delivery_new(&(struct delivery_parts){
+        .target = t, .message = m, .route = "r", .priority = priority, .has_priority = true });
+    services_submit(d);
+    message_release_hold(m);
+    message_unref(m);
+}
+
+#define LARGE ((size_t)5 << 20)
+
+static void large_urgent_ones_are_loaded_one_by_one_but_before_others(void **state)
+{
+    (void)state;
+    static const char text[] =
+        "s = { plugin = \"scripted\"; queue = { max_messages = 20; max_bytes "
+        "= \"4MiB\"; }; breaker = { failures = 0; }; " QUICK "};";
+    struct services *services = make(text, NULL);
+    set_failing("*", "", SIZE_MAX);
+    assert_int_equal(services_start(services), 0);
+    int number = 0;
+    submit_some(services, &number, 100);
+    for (int i = 0; i < 4; i++)
+        submit_large(target(services, "s", "default"), (char[]){ (char)('A' + i), '\0' }, LARGE, 1);
+    assert_int_equal(services_free(services, 1), 0);
+    close_disk();
+    open_disk();
+
+    services = make(text, NULL);
+    assert_int_equal(services_restore(services), 0);
+    struct target_stats stats;
+    services_target_stats(target(services, "s", "default"), &stats);
+    CHECK(stats.bytes < 2 * LARGE, "%zu", (size_t)stats.bytes);
+    set_failing("", "", 0);
+    assert_int_equal(services_start(services), 0);
+    await(&plugin.sent, 104, "all");
+    for (int i = 0; i < 4; i++)
+        CHECK(plugin.log[i][8] == 'A' + i, "%s", plugin.log[i]);
+    assert_int_equal(services_free(services, 10 * 1000), 0);
+}
+
 /* clang-format off */
 TEST_SUITE("spill",
-           DISK_TEST(what_is_taken_over_is_not_mixed_up_with_what_came_meanwhile));
+           DISK_TEST(what_is_taken_over_is_not_mixed_up_with_what_came_meanwhile),
+           DISK_TEST(large_urgent_ones_are_loaded_one_by_one_but_before_others));
 /* clang-format on */
