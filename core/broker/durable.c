@@ -17,6 +17,8 @@
 
 #define BATCH_FIRST   16 /* ops */
 #define CROWDED_BYTES (64 * 1024 * 1024)
+#define EXPIRES_MOST \
+    32 /* queues that a worker has looked through at once: others wait for the writer too */
 
 /* ---- Batches ---- */
 
@@ -206,6 +208,7 @@ static void expire_arrive(struct worker *worker, const struct durable_op *op)
 {
     struct session *session = op->tenure->session;
     struct flow *flow = session ? session->flow : NULL;
+    worker->expiring--;
     if (!flow)
         return;
     flow->loading = false;
@@ -686,19 +689,22 @@ bool durable_load(struct worker *worker, struct session *session)
     return true;
 }
 
-void durable_expire(struct worker *worker, struct session *session)
+bool durable_expire(struct worker *worker, struct session *session)
 {
     struct flow *flow = session->flow;
     if (!flow || flow->spilled == 0 || flow->loading || !flow->spill_expires ||
         flow->spill_expires > worker->second || worker->closing || !session_is_durable(session))
-        return;
-    struct durable_op *op = durable_note_for(worker, session, DURABLE_EXPIRE);
+        return true;
+    struct durable_op *op =
+        worker->expiring < EXPIRES_MOST ? durable_note_for(worker, session, DURABLE_EXPIRE) : NULL;
     if (!op)
-        return;
+        return false;
+    worker->expiring++;
     op->after_number = flow->spill_after;
     op->after = AFTER_EXPIRE;
     flow->spill_expires = 0; /* of those that come meanwhile, and then of all */
     flow->loading = true;
+    return true;
 }
 
 /* ---- The whole; any thread ---- */

@@ -199,8 +199,9 @@ void durable_sweep(struct worker *worker);
 /* Begins to load more of a session's queue from disk. Returns false if there is nothing, or it has begun already. */
 bool durable_load(struct worker *worker, struct session *session);
 
-/* Begins to take away what has expired of what is on disk only, so that it counts no more, if it is time. */
-void durable_expire(struct worker *worker, struct session *session);
+/* Begins to take away what has expired of what is on disk only, so that it counts no more, if it is time. Returns false if
+ * it has to wait: that is done for many others already. */
+bool durable_expire(struct worker *worker, struct session *session);
 
 /* ---- Turns ---- */
 

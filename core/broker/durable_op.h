@@ -142,7 +142,7 @@ struct durable_clock {
  * DURABLE_LOAD gives those that have no packet identifier, and are not of a shared subscription. `loaded_rows` and `loaded_bytes` count also what could not be
  * read; they are 0 at the end of the queue.
  *
- * DURABLE_EXPIRE takes away up to 1,000 of those that DURABLE_LOAD would give, and counts them in the same way. */
+ * DURABLE_EXPIRE takes away up to 100 of those that DURABLE_LOAD would give, and counts them in the same way. */
 int durable_apply(struct durable_op *op, const struct durable_clock *clock, struct store *store);
 
 /* ---- Reading back; before anything is posted ---- */

@@ -20,7 +20,8 @@
 
 #define END_ROWS \
     100 /* that the end of a session takes away at once; the others are left to later sweeps */
-#define SWEEP_ROWS 1000 /* that a sweep takes away: some 10 ms */
+#define SWEEP_ROWS  1000 /* that a sweep takes away: some 10 ms */
+#define EXPIRE_ROWS 100  /* and of one queue: those of some sessions come together */
 
 static const char session_put[] =
     "INSERT OR REPLACE INTO session "
@@ -47,9 +48,11 @@ static const char queued_delete[] = "DELETE FROM queued WHERE session = ?1 AND n
 static const char queued_load[] = "SELECT " QUEUED_COLUMNS " FROM queued "
                                   "WHERE session = ?1 AND number > ?2 AND packet_id = 0 AND share "
                                   "IS NULL AND " NUMBER_IS_SANE " ORDER BY number LIMIT ?3";
-#define EXPIRING                                                             \
-    "FROM queued WHERE session = ?1 AND number > ?2 AND expires_ms > 0 AND " \
-    "packet_id = 0 AND share IS NULL AND " NUMBER_IS_SANE
+/* By the index queued_expiring. With + so that the order of numbers, by which most of a long queue would have to be gone
+ * through, is no choice. */
+#define EXPIRING                                                              \
+    "FROM queued WHERE session = ?1 AND +number > ?2 AND expires_ms > 0 AND " \
+    "packet_id = 0 AND share IS NULL AND +" NUMBER_IS_SANE
 static const char queued_expired[] =
     "SELECT number, message, size " EXPIRING " AND expires_ms <= ?3 LIMIT ?4";
 static const char queued_expires[] = "SELECT min(expires_ms) " EXPIRING;
@@ -333,7 +336,7 @@ static int apply_expire(struct durable_op *op, const struct durable_clock *clock
     op->loaded_rows = 0;
     op->loaded_bytes = 0;
     struct buf *found = store_scratch(store);
-    int rc = find_expired(op, clock_wall_ms(), SWEEP_ROWS, store, found);
+    int rc = find_expired(op, clock_wall_ms(), EXPIRE_ROWS, store, found);
     for (size_t i = 0; i < op->loaded_rows && rc == SQLITE_OK; i++) {
         struct expired one;
         memcpy(&one, found->data + i * sizeof(one), sizeof(one));

@@ -63,6 +63,20 @@ static struct flow_item *place(const struct flow *flow, uint32_t offset)
     return &flow->ring[(flow->ring_at + offset) & flow->ring_mask];
 }
 
+void flows_begin_with(struct flow **head, struct flow *flow)
+{
+    if (*head == flow)
+        return;
+    struct flow *last = flow;
+    while (last->next)
+        last = last->next;
+    *flow->link = NULL;
+    last->next = *head;
+    last->next->link = &last->next;
+    *head = flow;
+    flow->link = head;
+}
+
 void flow_free(struct flow *flow)
 {
     if (!flow)

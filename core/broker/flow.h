@@ -102,6 +102,9 @@ struct flow {
 /* Makes one and puts it into the list at `*head`. NULL when there is no memory. */
 struct flow *flow_new(struct flow **head, struct session *owner);
 
+/* Makes it the first of the list; those before it come behind the last. */
+void flows_begin_with(struct flow **head, struct flow *flow);
+
 /* Drops everything, takes it out of the list, and frees. NULL is allowed. */
 void flow_free(struct flow *flow);
 

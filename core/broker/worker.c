@@ -204,18 +204,22 @@ static void resume_paused(struct worker *worker)
 static void free_empty_flows(struct worker *worker)
 {
     uint64_t stored = 0, bytes = 0;
+    struct flow *late = NULL;
     for (struct flow *flow = worker->flows, *next; flow; flow = next) {
         next = flow->next;
         stored += flow->queued + flow->spilled + flow->in_flight + flow->unsent;
         bytes += flow->queued_bytes + flow->spilled_bytes + flow->in_flight_bytes;
         if (!flow_is_empty(flow)) {
             deliver_spill(flow->owner);
-            durable_expire(worker, flow->owner);
+            if (!durable_expire(worker, flow->owner) && !late)
+                late = flow;
             continue;
         }
         flow->owner->flow = NULL;
         flow_free(flow);
     }
+    if (late)
+        flows_begin_with(&worker->flows, late);
     atomic_store_explicit(&worker->counters.stored, stored, memory_order_relaxed);
     atomic_store_explicit(&worker->counters.stored_bytes, bytes, memory_order_relaxed);
 }

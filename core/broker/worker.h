@@ -150,6 +150,7 @@ struct worker {
     struct durable_batch *batches; /* and all that is not on disk yet */
     int64_t sweep_ms;              /* when what has expired there is looked for */
     struct tenure *ends; /* of sessions whose end could not be noted yet, for want of memory */
+    uint32_t expiring;   /* queues on disk that are being looked through for what has expired */
     uint32_t endings[ENDINGS]; /* ends that are not on disk, by the hashes of their client ids */
 
     struct counters counters;

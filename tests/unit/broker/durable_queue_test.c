@@ -7,6 +7,7 @@
 #include "broker/spill.h"
 
 #include <inttypes.h>
+#include <sqlite3.h>
 
 /* Writes messages behind each other: numbers `first` and up, with messages 100,000 above. */
 static void put_many(struct durable_world *w, uint64_t session, uint64_t first, size_t count,
@@ -237,12 +238,13 @@ static void what_has_expired_on_disk_is_taken_away(void **state)
     world_run(w, "UPDATE queued SET packet_id = 7, qos = 2 WHERE number = 2000");
     world_run(w, "UPDATE queued SET share = 'g/t' WHERE number = 2002");
     struct durable_op op = { .kind = DURABLE_EXPIRE, .session = 1, .after_number = 29 };
-    const size_t counts[] = { 1000, 1240 - 1000 - 2, 0 };
-    for (size_t i = 0; i < ROWS(counts); i++) {
+    const size_t steps = 12; /* of a hundred rows, and the rest */
+    for (size_t i = 0; i < steps + 2; i++) {
+        const size_t count = i < steps ? 100 : i == steps ? 1240 - 1200 - 2 : 0;
         world_apply(w, &op, 1);
-        assert_int_equal(op.loaded_rows, counts[i]);
-        assert_int_equal(op.loaded_bytes, counts[i] * (sizeof(struct publication) + 11));
-        if (i == 0)
+        assert_int_equal(op.loaded_rows, count);
+        assert_int_equal(op.loaded_bytes, count * (sizeof(struct publication) + 11));
+        if (i < steps)
             assert_int_equal(op.next, 1);
         else /* the broker runs for 100 s */
             assert_in_range(op.next, 1000, 1200);
@@ -250,6 +252,38 @@ static void what_has_expired_on_disk_is_taken_away(void **state)
     assert_int_equal(world_number(w, "SELECT count(*) FROM queued WHERE session = 1"), 2500 - 1238);
     assert_int_equal(world_number(w, "SELECT count(*) FROM queued WHERE session = 2"), 10);
     assert_int_equal(world_messages(w), 2500 - 1238 + 10);
+}
+
+static int collect(void *context, int columns, char **values, char **names)
+{
+    (void)columns;
+    (void)names;
+    buf_addf(context, "%s\n", values[3]);
+    return 0;
+}
+
+/* However long the queue is: the writer is not held up by rows that have not expired. */
+static void what_has_expired_is_found_by_its_index(void **state)
+{
+    struct durable_world *w = *state;
+    struct durable_op op = { .kind = DURABLE_EXPIRE, .session = 1, .after_number = 29 };
+    world_apply(w, &op, 1);
+    sqlite3 *db = store_connection(w->store);
+    size_t found = 0;
+    for (sqlite3_stmt *s = sqlite3_next_stmt(db, NULL); s; s = sqlite3_next_stmt(db, s)) {
+        if (!strstr(sqlite3_sql(s), "expires_ms) FROM queued") &&
+            !strstr(sqlite3_sql(s), "size FROM queued"))
+            continue;
+        struct buf sql = BUF_INIT(4096), plan = BUF_INIT(4096);
+        buf_addf(&sql, "EXPLAIN QUERY PLAN %s", sqlite3_sql(s));
+        assert_int_equal(sqlite3_exec(db, buf_str(&sql), collect, &plan, NULL), SQLITE_OK);
+        CHECK(strstr(buf_str(&plan), "queued_expiring (session=? AND expires_ms>?"), "%s: %s",
+              buf_str(&sql), buf_str(&plan));
+        buf_release(&sql);
+        buf_release(&plan);
+        found++;
+    }
+    assert_int_equal(found, 2);
 }
 
 /* ---- Reading at the start ---- */
@@ -375,5 +409,6 @@ TEST_SUITE("durable queue", WITH_WORLD(an_end_takes_all_that_only_it_had),
            WITH_WORLD(a_very_long_queue_is_counted),
            WITH_WORLD(all_of_shared_subscriptions_are_read),
            WITH_WORLD(what_has_expired_on_disk_is_taken_away),
+           WITH_WORLD(what_has_expired_is_found_by_its_index),
            WITH_WORLD(of_long_messages_fewer_are_read_but_at_least_one),
            WITH_WORLD(messages_in_no_queue_are_forgotten));
