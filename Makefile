@@ -106,7 +106,7 @@ $(PLUGIN_SO): $(B)/plugins/%.so: $$(call plugin_objs,$$*)
 
 $(B)/unit: $(UNIT_O) $(B)/libtocsin.a
 	$(say) LD $@
-	$(Q)$(CC) $(LDFLAGS) -o $@ $^ -lcmocka $(LDLIBS)
+	$(Q)$(CC) $(LDFLAGS) -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc -o $@ $^ -lcmocka $(LDLIBS)
 
 .PHONY: unit
 unit: test-deps ## build and run the unit tests (seconds)

@@ -556,6 +556,7 @@ struct orphan {
 struct orphans {
     struct orphan *items;
     size_t count, places;
+    bool failed; /* there was no place for one */
 };
 
 /* Finds another member for a message, and takes it if there is one that gets it earlier. What has been sent once
@@ -566,8 +567,10 @@ static bool collect(void *context, struct flow_item *item, bool sent)
     if (orphans->count == orphans->places) {
         size_t more = orphans->places ? orphans->places * 2 : 64;
         struct orphan *fresh = realloc(orphans->items, more * sizeof(*fresh));
-        if (!fresh)
+        if (!fresh) {
+            orphans->failed = true;
             return false;
+        }
         orphans->items = fresh;
         orphans->places = more;
     }
@@ -600,11 +603,14 @@ void deliver_to_others(struct worker *worker, struct session *session, struct sh
         if (orphan->to) {
             deliver_shared(worker, orphan->to, &p);
             kept_unref(p.was); /* no memory: the next start finds it here */
+            orphans.failed |= p.failed;
         } else {
             count_dropped(worker, session, "nobody is left of its shared subscription");
             kept_end(worker, p.was);
         }
         flow_item_release(&orphan->item);
     }
+    if (orphans.failed)
+        durable_not_handed_over(session);
     free(orphans.items);
 }

@@ -25,7 +25,8 @@
  *
  * The end of a session, with all that belongs to it, waits until what it had of shared subscriptions is on disk for those
  * who have been given it, perhaps by other workers. Until then it is on disk as one that has ended (not persistent,
- * without a connection, without a will), which the next start ends in the same way.
+ * without a connection, without a will), which the next start ends in the same way. If one of them cannot take it, as there
+ * is no memory, it stays so until then.
  *
  * The store's writer works with ops only (durable_op.h), never with sessions. Everything here is the worker's
  * thread unless it says other. Without a store, or with durability = "memory", broker->durable is NULL, no session
@@ -77,6 +78,8 @@ struct tenure {
         answered;  /* SUBACKs and UNSUBACKs noted, and sent: retained messages come after theirs */
     bool messages; /* are kept of it, not only the will */
     bool ids_kept; /* identifiers that it has received may be on disk */
+    bool
+        remains; /* on disk after its end, till the next start: there alone is something that others must get */
     struct session *session;  /* NULL after its end */
     struct receipt *handover; /* by which its end waits for others; NULL */
     struct tenure *next;      /* of the worker's `ends` */
@@ -96,11 +99,14 @@ void durable_connected(struct session *session);
 /* It is about to end, and gives what it has to others: its end will wait for that. */
 void durable_hand_over(struct worker *worker, struct session *session);
 
+/* For something that it had there was no memory where it should go: only the next start can hand that over. */
+void durable_not_handed_over(struct session *session);
+
 /* It ends, with all that belongs to it, when what it has given to others is on disk. */
 void durable_session_end(struct worker *worker, struct session *session);
 
-/* What an ended session has given to others is on disk. */
-void durable_handed_over(struct worker *worker, struct tenure *tenure);
+/* What an ended session has given to others is on disk; unless it was `refused`. */
+void durable_handed_over(struct worker *worker, struct tenure *tenure, bool refused);
 
 /* Whether the end of a session with the same client id is not on disk yet. May be wrong about a few others. */
 bool durable_is_ending(const struct worker *worker, const struct session *session);

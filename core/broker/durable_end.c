@@ -41,13 +41,23 @@ void durable_note_ends(struct worker *worker)
 void durable_hand_over(struct worker *worker, struct session *session)
 {
     struct tenure *tenure = session->tenure;
-    if (tenure && !tenure->handover && (tenure->handover = receipt_for_end(worker, tenure)))
+    if (!tenure || tenure->handover)
+        return;
+    if ((tenure->handover = receipt_for_end(worker, tenure)))
         tenure_ref(tenure);
+    else /* nobody will say whether it is there */
+        tenure->remains = true;
 }
 
-void durable_handed_over(struct worker *worker, struct tenure *tenure)
+void durable_not_handed_over(struct session *session)
 {
-    if (!worker->closing)
+    if (session->tenure)
+        session->tenure->remains = true;
+}
+
+void durable_handed_over(struct worker *worker, struct tenure *tenure, bool refused)
+{
+    if (!worker->closing && !refused && !tenure->remains)
         note_end(worker, tenure);
     tenure_unref(tenure);
 }
@@ -61,7 +71,7 @@ void durable_session_end(struct worker *worker, struct session *session)
     tenure->handover = NULL;
     const bool waits = handover && atomic_load(&handover->waits) > 1;
     session->expiry = 0;
-    if (!worker->closing && !waits)
+    if (!worker->closing && !waits && !tenure->remains)
         note_end(worker, tenure);
     else if (!worker->closing && session->id_len > 0 &&
              durable_note_session(worker, session)) /* (else the file says so already) */

@@ -115,7 +115,8 @@ static bool goes_on(struct worker *worker, struct receipt *receipt)
 void receipt_arrive(struct worker *worker, struct receipt *receipt)
 {
     if (receipt->tenure) {
-        durable_handed_over(worker, receipt->tenure);
+        durable_handed_over(worker, receipt->tenure,
+                            atomic_load_explicit(&receipt->refused, memory_order_relaxed));
         free(receipt);
         return;
     }
