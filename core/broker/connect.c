@@ -304,6 +304,12 @@ void on_connect(struct client *c, const uint8_t *body, size_t len)
         id_len = give_id(worker, given);
         c->named_here = true;
     }
+    /* Its CONNACK would have to wait, so something would have to be kept of it too. */
+    if (durable_is_full(worker->broker->durable) &&
+        durable_is_ending(worker, (uint32_t)map_hash(id, id_len))) {
+        refuse(c, MQTT_SERVER_BUSY, "too much waits for the disk");
+        return;
+    }
     bool present = false;
     struct session *session = session_for(worker, id, id_len, in.clean_start, &present);
     if (!session) {
@@ -313,7 +319,7 @@ void on_connect(struct client *c, const uint8_t *body, size_t len)
     c->session = session;
     c->connecting = false;
     session->client = c;
-    c->unanswered = !present && durable_is_ending(worker, session);
+    c->unanswered = !present && durable_is_ending(worker, session->hash);
     c->inherited = (uint16_t)ids_count(session->received);
     COUNT(worker, clients_connected, 1);
     adopt_terms(c, &in);

@@ -90,6 +90,7 @@ static struct durable_batch *batch_begin(struct worker *worker)
         return NULL;
     }
     batch->places = BATCH_FIRST;
+    batch->bytes = sizeof(*batch) + BATCH_FIRST * sizeof(*batch->ops);
     batch->task.needed = batch_is_needed;
     batch->task.apply = batch_apply;
     batch->task.done = batch_is_done;
@@ -115,11 +116,11 @@ struct durable_op *durable_note(struct worker *worker, enum durable_kind kind, u
         if (!more)
             return NULL;
         batch->ops = more;
+        batch->bytes += (places - batch->places) * sizeof(*more);
         batch->places = places;
     }
     struct durable_op *op = &batch->ops[batch->count++];
     *op = (struct durable_op){ .kind = (uint8_t)kind, .session = session };
-    batch->bytes += sizeof(*op);
     return op;
 }
 
@@ -131,6 +132,7 @@ struct durable_op *durable_note_for(struct worker *worker, const struct session 
     if (op) {
         op->tenure = tenure_ref(session->tenure);
         op->connection = session->tenure->connection;
+        session->tenure->noted |= kind != DURABLE_NOTHING;
     }
     return op;
 }
@@ -139,7 +141,6 @@ void durable_unnote(struct worker *worker)
 {
     struct durable_batch *batch = worker->noting;
     op_release(&batch->ops[--batch->count]);
-    batch->bytes -= sizeof(struct durable_op);
 }
 
 static void note_publication(struct worker *worker, struct durable_op *op,
@@ -411,7 +412,10 @@ struct tenure *tenure_new(struct worker *worker, struct session *session, uint64
 
 struct tenure *tenure_restored(struct worker *worker, struct session *session, uint64_t number)
 {
-    return session->tenure = tenure_new(worker, session, number);
+    session->tenure = tenure_new(worker, session, number);
+    if (session->tenure)
+        session->tenure->noted = true;
+    return session->tenure;
 }
 
 void tenure_end(struct session *session)

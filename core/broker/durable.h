@@ -78,6 +78,7 @@ struct tenure {
         answered;  /* SUBACKs and UNSUBACKs noted, and sent: retained messages come after theirs */
     bool messages; /* are kept of it, not only the will */
     bool ids_kept; /* identifiers that it has received may be on disk */
+    bool noted;    /* anything of it is, or will be, on disk */
     bool
         remains; /* on disk after its end, till the next start: there alone is something that others must get */
     struct session *session;  /* NULL after its end */
@@ -108,8 +109,8 @@ void durable_session_end(struct worker *worker, struct session *session);
 /* What an ended session has given to others is on disk; unless it was `refused`. */
 void durable_handed_over(struct worker *worker, struct tenure *tenure, bool refused);
 
-/* Whether the end of a session with the same client id is not on disk yet. May be wrong about a few others. */
-bool durable_is_ending(const struct worker *worker, const struct session *session);
+/* Whether the end of a session whose client id has the same hash is not on disk yet. May be wrong about a few others. */
+bool durable_is_ending(const struct worker *worker, uint32_t hash);
 
 /* Sends CONNACK, which is copied, and goes on with the client, when all noted so far is committed. Returns false when there
  * is no memory. */

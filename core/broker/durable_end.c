@@ -19,6 +19,8 @@ static void note_ending(struct worker *worker, uint32_t hash)
 
 static void note_end(struct worker *worker, struct tenure *tenure)
 {
+    if (!tenure->noted) /* only its CONNACK has waited */
+        return;
     if (durable_note(worker, DURABLE_END, tenure->number)) {
         note_ending(worker, tenure->hash);
         return;
@@ -87,10 +89,9 @@ void durable_session_end(struct worker *worker, struct session *session)
 
 /* ---- What clients are told ---- */
 
-bool durable_is_ending(const struct worker *worker, const struct session *session)
+bool durable_is_ending(const struct worker *worker, uint32_t hash)
 {
-    return worker->broker->durable &&
-           (worker->endings[session->hash % ENDINGS] > 0 || worker->ends);
+    return worker->broker->durable && (worker->endings[hash % ENDINGS] > 0 || worker->ends);
 }
 
 bool durable_greeting(struct client *c, const uint8_t *packet, size_t len)

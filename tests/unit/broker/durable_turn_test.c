@@ -4,6 +4,8 @@
 
 #include "quiet_store.h"
 
+#include "broker/durable_batch.h"
+
 /* The worker's housekeeping, which is done once a second. */
 static void keep_house(const struct quiet *q, struct worker *worker)
 {
@@ -60,4 +62,71 @@ static void not_all_queues_are_looked_through_at_once(void **state)
     quiet_end(&q);
 }
 
-TEST_SUITE("durable turn", cmocka_unit_test(not_all_queues_are_looked_through_at_once));
+/* ---- While the disk hangs ---- */
+
+static struct durable_stats stats_of(const struct quiet *q)
+{
+    struct durable_stats stats;
+    durable_stats(q->broker->durable, &stats);
+    return stats;
+}
+
+/* Connects without a session to keep, which ends the one that is there. */
+static void connect_clean(const struct quiet *q, struct peer *peer, const char *id)
+{
+    peer_open(peer, q->broker, MQTT_5_0, 0, 0);
+    peer_connect(peer, id, true, 0);
+    turns(q->broker);
+}
+
+/* A client that gives up and connects again costs no more than its CONNACK, until there is too much of that, too. */
+static void clients_that_wait_for_connack_do_not_fill_memory(void **state)
+{
+    (void)state;
+    struct quiet q;
+    char id[16];
+    struct peer a, again, other;
+    quiet_begin(&q);
+    quiet_client(&q, &a, quiet_id(&q, 0, id));
+    peer_close(&a);
+    quiet_settle(&q);
+    quiet_stuck(&q);
+    connect_clean(&q, &again, id);
+    EXPECT(&again, "nothing");
+    const struct durable_stats before = stats_of(&q);
+    for (size_t i = 1; i <= 20; i++) {
+        struct peer next;
+        connect_clean(&q, &next, id);
+        EXPECT(&again, "closed");
+        EXPECT(&next, "nothing");
+        peer_close(&again);
+        again = next;
+        const struct durable_stats now = stats_of(&q);
+        assert_int_equal(now.waiting, before.waiting + i);
+        assert_true(now.bytes >=
+                    before.bytes + i * (sizeof(struct durable_batch) + sizeof(struct durable_op)));
+    }
+
+    atomic_fetch_add(&q.broker->durable->bytes, (uint64_t)1 << 30);
+    const uint64_t full = stats_of(&q).waiting;
+    connect_clean(&q, &other, id);
+    CHECK(strncmp(peer_next(&other), "CONNACK 89", 10) == 0, "%s", buf_str(&other.text));
+    EXPECT(&other, "closed");
+    peer_close(&other);
+    EXPECT(&again, "nothing"); /* it goes on waiting */
+    connect_clean(&q, &other, "somebody else");
+    CHECK(strncmp(peer_next(&other), "CONNACK 00", 10) == 0, "%s", buf_str(&other.text));
+    peer_close(&other);
+    assert_int_equal(stats_of(&q).waiting, full);
+    atomic_fetch_sub(&q.broker->durable->bytes, (uint64_t)1 << 30);
+
+    quiet_well(&q);
+    quiet_settle(&q);
+    CHECK(strncmp(peer_next(&again), "CONNACK 00", 10) == 0, "%s", buf_str(&again.text));
+    assert_int_equal(quiet_number(&q, "SELECT count(*) FROM session"), 0);
+    peer_close(&again);
+    quiet_end(&q);
+}
+
+TEST_SUITE("durable turn", cmocka_unit_test(not_all_queues_are_looked_through_at_once),
+           cmocka_unit_test(clients_that_wait_for_connack_do_not_fill_memory));
