@@ -149,6 +149,8 @@ static void hand_on_letters(struct admin *a, bool all)
         else
             log_error("no memory for a message about a dead letter topic=%s", letter->topic);
         a->host.announce(a->host.context, letter->topic, letter->text, strlen(letter->text));
+        if (letter->untold > 0 && a->host.told)
+            a->host.told(a->host.context, letter->untold);
         letter_free(letter);
     }
     pthread_mutex_lock(&a->letters.lock);
@@ -162,16 +164,20 @@ static void hand_on_letters(struct admin *a, bool all)
     a->left_out = left_out;
 }
 
-void admin_dead_letter(struct admin *a, const struct delivery *delivery, const char *reason,
-                       unsigned attempts)
+bool admin_dead_letter(struct admin *a, const struct delivery *delivery, const char *reason,
+                       unsigned attempts, uint64_t untold)
 {
-    if (!a || !a->settings.enabled ||
-        !letters_put(&a->letters, a->settings.topic, delivery, reason, attempts))
-        return;
-    pthread_mutex_lock(&a->lock);
-    a->has_letters = true;
-    pthread_cond_signal(&a->wake);
-    pthread_mutex_unlock(&a->lock);
+    if (!a->settings.enabled)
+        return true;
+    enum letters_fate fate =
+        letters_put(&a->letters, a->settings.topic, delivery, reason, attempts, untold);
+    if (fate == LETTERS_NEW) {
+        pthread_mutex_lock(&a->lock);
+        a->has_letters = true;
+        pthread_cond_signal(&a->wake);
+        pthread_mutex_unlock(&a->lock);
+    }
+    return fate != LETTERS_CLOSED;
 }
 
 /* ---- The thread ---- */
@@ -272,9 +278,11 @@ void admin_say_stopped(struct admin *a)
     publish(a, &seen, clock_mono_ms(), true);
     observation_release(&seen);
     pthread_mutex_lock(&a->letters.lock);
-    size_t left = a->letters.count;
+    size_t left = a->letters.too_late;
     pthread_mutex_unlock(&a->letters.lock);
-    if (left > 0)
+    if (left > 0 && a->host.told)
+        log_info("dead letters at the end, of which the next start will tell: %zu", left);
+    else if (left > 0)
         log_warning("dead letters at the end, for which there is no message: %zu", left);
 }
 

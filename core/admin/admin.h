@@ -27,6 +27,8 @@ struct admin_host {
     int (*announce)(void *context, const char *topic, const void *payload, size_t len);
     void (*route)(void *context, struct message *message); /* with its reference */
     void (*tell)(void *context, const char *state);        /* notify_systemd() */
+    /* A dead letter has been told that was not by an earlier run: keep_told(). NULL: nothing outlives a run. */
+    void (*told)(void *context, uint64_t number);
     void *context;
 };
 
@@ -42,11 +44,12 @@ void admin_configure(struct admin *admin, const struct admin_settings *settings)
 const char *admin_topic(const struct admin *admin);
 bool admin_is_enabled(const struct admin *admin);
 
-/* A delivery has become a dead letter. Any thread. NULL is allowed. */
-void admin_dead_letter(struct admin *admin, const struct delivery *delivery, const char *reason,
-                       unsigned attempts);
+/* A delivery has become a dead letter. With `untold`, in an earlier run: it is its number, for told(). Any thread. Returns
+ * false if it comes too late, after admin_stop(). */
+bool admin_dead_letter(struct admin *admin, const struct delivery *delivery, const char *reason,
+                       unsigned attempts, uint64_t untold);
 
-/* Ends the thread; dead letters so far have been handed on. Later ones are only counted. */
+/* Ends the thread; dead letters so far have been handed on. Later ones come too late, and are counted. */
 void admin_stop(struct admin *admin);
 
 /* The last status: stopped. After everything else has come to its end, but the links. */

@@ -117,15 +117,20 @@ static bool is_own(const char *topic, const struct message *m)
            is_letter(m->topic, m->topic_len);
 }
 
-bool letters_put(struct letters *letters, const char *topic, const struct delivery *delivery,
-                 const char *reason, unsigned attempts)
+enum letters_fate letters_put(struct letters *letters, const char *topic,
+                              const struct delivery *delivery, const char *reason,
+                              unsigned attempts, uint64_t untold)
 {
     if (is_own(topic, delivery->message))
-        return false;
+        return LETTERS_NOTHING;
     struct letter *letter = letter_new(topic, delivery, reason, attempts);
     pthread_mutex_lock(&letters->lock);
-    bool fits = letter && letters->count < LETTERS_MOST;
-    if (fits) {
+    const bool closed = letters->closed;
+    const bool fits = letter && letters->count < LETTERS_MOST && !closed;
+    if (closed) {
+        letters->too_late++;
+    } else if (fits) {
+        letter->untold = untold;
         *letters->end = letter;
         letters->end = &letter->next;
         letters->count++;
@@ -135,7 +140,7 @@ bool letters_put(struct letters *letters, const char *topic, const struct delive
     pthread_mutex_unlock(&letters->lock);
     if (!fits)
         letter_free(letter);
-    return fits;
+    return fits ? LETTERS_NEW : closed ? LETTERS_CLOSED : LETTERS_NOTHING;
 }
 
 struct letter *letters_take(struct letters *letters, bool all)
@@ -150,6 +155,7 @@ struct letter *letters_take(struct letters *letters, bool all)
             letters->end = &letters->first;
         letters->count--;
     }
+    letters->closed = all && !letter;
     pthread_mutex_unlock(&letters->lock);
     return letter;
 }

@@ -27,6 +27,7 @@
 struct letter {
     struct letter *next;
     char *topic, *text;
+    uint64_t untold; /* its number in the store, if that is to know that it has been told; or 0 */
 };
 
 struct letters {
@@ -34,18 +35,26 @@ struct letters {
     struct letter *first, **end;
     size_t count;
     uint64_t left_out;
+    bool closed;     /* all have been taken, and nobody takes any more; */
+    size_t too_late; /* so many were put in since */
 };
 
 void letters_init(struct letters *letters);
 void letters_release(struct letters *letters);
 
 /* Notes one, unless it is of a message of the router itself, of a topic below `topic`, or of another router's dead
- * letter: of those there would be no end. Any thread; does not block. Returns whether there is something new to take. */
-bool letters_put(struct letters *letters, const char *topic, const struct delivery *delivery,
-                 const char *reason, unsigned attempts);
+ * letter: of those there would be no end. `untold` becomes the letter's. Any thread; does not block. */
+enum letters_fate {
+    LETTERS_NEW,     /* there is something new to take */
+    LETTERS_NOTHING, /* it was not noted, and need not be */
+    LETTERS_CLOSED,  /* it comes too late */
+};
+enum letters_fate letters_put(struct letters *letters, const char *topic,
+                              const struct delivery *delivery, const char *reason,
+                              unsigned attempts, uint64_t untold);
 
 /* Takes the oldest out, to be freed by letter_free(); NULL if there is none, or routes have their fill and not
- * `all`. */
+ * `all`. When there is none with `all`, that was the last one: what is put in from then on comes too late. */
 struct letter *letters_take(struct letters *letters, bool all);
 void letter_free(struct letter *letter); /* NULL is allowed */
 

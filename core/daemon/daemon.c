@@ -175,6 +175,12 @@ static void route_internal(void *context, struct message *message)
     on_messages(daemon, message, 1);
 }
 
+static void told(void *context, uint64_t number)
+{
+    struct daemon *daemon = context;
+    keep_told(daemon->keeper, number);
+}
+
 static void tell_systemd(void *context, const char *state)
 {
     (void)context;
@@ -190,6 +196,7 @@ static int make_admin(struct daemon *daemon)
         .announce = announce,
         .route = route_internal,
         .tell = tell_systemd,
+        .told = daemon->keeper ? told : NULL,
         .context = daemon,
     };
     daemon->admin = admin_new(&host, &daemon->setup.admin);
@@ -197,11 +204,18 @@ static int make_admin(struct daemon *daemon)
 }
 
 /* A service's thread. */
-static void on_dead(void *context, const struct delivery *delivery, const char *reason,
+static bool on_dead(void *context, const struct delivery *delivery, const char *reason,
                     unsigned attempts)
 {
     const struct daemon *daemon = context;
-    admin_dead_letter(daemon->admin, delivery, reason, attempts);
+    return !daemon->admin || admin_dead_letter(daemon->admin, delivery, reason, attempts, 0);
+}
+
+static void on_untold(void *context, const struct delivery *delivery, const char *reason,
+                      unsigned attempts)
+{
+    const struct daemon *daemon = context;
+    admin_dead_letter(daemon->admin, delivery, reason, attempts, delivery->number);
 }
 
 /* ---- The store ---- */
@@ -241,6 +255,8 @@ static int restore(struct daemon *daemon)
     int rc = daemon->broker ? broker_restore(daemon->broker, daemon->store) : 0;
     if (rc == 0)
         rc = services_restore(daemon->services);
+    if (rc == 0 && daemon->keeper && admin_is_enabled(daemon->admin))
+        rc = keep_untold(daemon->keeper, on_untold, daemon);
     if (rc == 0)
         ledger_begin(daemon->ledger);
     return rc;

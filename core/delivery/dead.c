@@ -136,13 +136,15 @@ static int bury(struct store_task *task, struct store *store)
 {
     struct retried *retried = CONTAINER_OF(task, struct retried, task);
     sqlite3_stmt *s = store_statement(store, "UPDATE delivery SET state = 1, attempts = ?2, "
-                                             "ended_ms = ?3, reason = ?4 WHERE number = ?1");
+                                             "ended_ms = ?3, reason = ?4, untold = ?5 "
+                                             "WHERE number = ?1");
     if (!s)
         return SQLITE_ERROR;
     sqlite3_bind_int64(s, 1, (sqlite3_int64)retried->number);
     sqlite3_bind_int64(s, 2, retried->attempts);
     sqlite3_bind_int64(s, 3, retried->at_ms);
     sqlite3_bind_text(s, 4, retried->reason, -1, SQLITE_STATIC);
+    sqlite3_bind_int(s, 5, retried->untold);
     int rc = store_step(s);
     if (rc == SQLITE_OK)
         rc = retried_insert_attempt(retried, store);
@@ -164,7 +166,8 @@ static void buried(struct store_task *task, struct store *store)
         keeper_trim(keeper);
 }
 
-void keep_bury(struct keeper *keeper, struct delivery *d, unsigned attempts, const char *reason)
+void keep_bury(struct keeper *keeper, struct delivery *d, unsigned attempts, const char *reason,
+               bool untold)
 {
     keep_put(keeper, d, false);
     struct retried *retried = retried_new(keeper, d, attempts, reason);
@@ -174,6 +177,7 @@ void keep_bury(struct keeper *keeper, struct delivery *d, unsigned attempts, con
         return;
     }
     retried->task = (struct store_task){ .apply = bury, .done = buried };
+    retried->untold = untold;
     store_post(keeper->store, &retried->task);
 }
 

@@ -39,9 +39,9 @@ void keep_retry(struct keeper *keeper, struct delivery *delivery, unsigned attem
                 const char *reason);
 
 /* It was rejected or given up after so many attempts: it becomes a dead letter, which a person can look at, have
- * tried again, or drop (`tocsin queue`), as long as it is within the bounds. */
+ * tried again, or drop (`tocsin queue`), as long as it is within the bounds. `untold`: nobody could be told of it. */
 void keep_bury(struct keeper *keeper, struct delivery *delivery, unsigned attempts,
-               const char *reason);
+               const char *reason, bool untold);
 
 /* It has failed, and `to` is tried in its place: puts that one on disk, with a new place in the order, if this one is there or
  * on its way there, and takes this one away, in one go. It takes over the hold that this one has until it is written. When
@@ -86,6 +86,16 @@ struct keep_range {
 /* Dead letters that are to be tried again wait like others from now on. Before anything is put. Returns 0 or a
  * negative errno value. */
 int keep_revive_all(struct keeper *keeper);
+
+/* Calls `tell` with each dead letter that nobody could be told of; the delivery (with its number) is borrowed, and of its target
+ * there are only the names. Before anything is put. Returns 0 or a negative errno value. */
+#define KEEP_UNTOLD_LINK 256 /* bytes of a link's name */
+typedef void keep_untold_fn(void *context, const struct delivery *delivery, const char *reason,
+                            unsigned attempts);
+int keep_untold(struct keeper *keeper, keep_untold_fn *tell, void *context);
+
+/* Somebody has been told of the one of this number. Any thread. */
+void keep_told(struct keeper *keeper, uint64_t number);
 
 /* How many dead letters there are, as of a moment ago. Any thread. */
 uint64_t keeper_dead(const struct keeper *keeper);

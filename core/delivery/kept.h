@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 
-/* What keep.c (to disk), load.c (back) and dead.c (dead letters) share. Internal to keep.h's three files. */
+/* What keep.c (to disk), load.c (back), dead.c and untold.c (dead letters) share. Internal to keep.h's files. */
 
 #ifndef TOCSIN_DELIVERY_KEPT_H
 #define TOCSIN_DELIVERY_KEPT_H
@@ -81,6 +81,7 @@ struct retried {
     int64_t at_ms, due_ms;
     uint64_t size; /* of its record, when it has become a dead letter */
     bool is_there;
+    bool untold; /* a dead letter that nobody could be told of */
     char reason[];
 };
 

@@ -120,10 +120,7 @@ static void end(struct delivery *d)
     log_error("%s: delivery given up target=%s topic=%s attempts=%u: %s", s->name, t->target.name,
               d->view.topic, d->attempts, reason);
     ledger_note_one(s->host->ledger, LEDGER_GIVEN_UP, d, reason);
-    if (s->host->keeper)
-        keep_bury(s->host->keeper, d, d->attempts, reason);
-    if (s->host->dead && strncmp(d->message->topic, "tocsin/", 7) != 0)
-        s->host->dead(s->host->context, d, reason, d->attempts);
+    service_bury(s->host, d, reason, d->attempts);
     delivery_free(d);
 }
 

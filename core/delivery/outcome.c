@@ -187,6 +187,15 @@ static void keep_retries(const struct service *s, struct delivery *const *batch,
                        results[i].reason);
 }
 
+void service_bury(const struct services_host *host, struct delivery *d, const char *reason,
+                  unsigned attempts)
+{
+    const bool told = !host->dead || strncmp(d->message->topic, "tocsin/", 7) == 0 ||
+                      host->dead(host->context, d, reason, attempts);
+    if (host->keeper)
+        keep_bury(host->keeper, d, attempts, reason, !told);
+}
+
 static void end_delivery(const struct services_host *host, struct delivery *d,
                          const struct tocsin_delivery *result, enum queue_fate fate)
 {
@@ -196,12 +205,10 @@ static void end_delivery(const struct services_host *host, struct delivery *d,
         seen_forget(host->seen, d);
     else if (host->seen && !(dead && host->keeper)) /* else when it is on disk */
         seen_safe(host->seen, d, false);
-    if (dead && host->keeper)
-        keep_bury(host->keeper, d, result->attempt, reason);
+    if (dead)
+        service_bury(host, d, reason, result->attempt);
     else if (host->keeper)
         keep_end(host->keeper, d);
-    if (dead && host->dead && strncmp(d->message->topic, "tocsin/", 7) != 0)
-        host->dead(host->context, d, reason, result->attempt);
 }
 
 void service_settle(struct service *service, struct delivery *const *batch,

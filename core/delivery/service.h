@@ -206,6 +206,11 @@ struct settling {
 void service_settle(struct service *service, struct delivery *const *batch,
                     const struct tocsin_delivery *results, size_t n, struct settling *room);
 
+/* A delivery has been in vain after so many attempts: tells whoever wants to know, and makes a dead letter of it. Without the
+ * lock. */
+void service_bury(const struct services_host *host, struct delivery *d, const char *reason,
+                  unsigned attempts);
+
 /* Tells the log of breakers that have changed their state, if some have. With the lock. */
 void service_tell_news(struct service *service);
 /* Where deliveries come from. */

@@ -60,8 +60,8 @@ struct services_host {
     /* A delivery was rejected, or given up after so many attempts: with a keeper, it is a dead letter now. NULL when nobody
      * wants to know. By a thread of its service, without a lock; may block for a moment. The delivery (service and target
      * are delivery->target's) is borrowed. Not for messages below "tocsin/", which are about such things: of those there
-     * would be no end. */
-    void (*dead)(void *context, const struct delivery *delivery, const char *reason,
+     * would be no end. Returns false if it is to be said at the next start, as nobody can be told any more. */
+    bool (*dead)(void *context, const struct delivery *delivery, const char *reason,
                  unsigned attempts);
 };
 

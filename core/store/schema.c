@@ -18,7 +18,8 @@
  *
  * delivery: in order of `number`; times are in ms since 1970. `record` is all that is needed to make it again
  * (delivery/record.h). States: 0 waits to be delivered; 1 is a dead letter, with the time and the reason; 2 is one
- * that a person wants tried again, and becomes 0 when the daemon notices. `urgent` is 1 for one that goes before others.
+ * that a person wants tried again, and becomes 0 when the daemon notices. `urgent` is 1 for one that goes before others,
+ * `untold` for a dead letter that nobody has been told of.
  *
  * attempt: why a delivery was not sent, each time.
  *
@@ -139,6 +140,9 @@ static const char *const steps[] = {
 
     "ALTER TABLE queued ADD COLUMN expires_ms INTEGER NOT NULL DEFAULT 0;"
     "CREATE INDEX queued_expiring ON queued (session, expires_ms) WHERE expires_ms > 0;",
+
+    "ALTER TABLE delivery ADD COLUMN untold INTEGER NOT NULL DEFAULT 0;"
+    "CREATE INDEX delivery_untold ON delivery (number) WHERE untold = 1;",
 };
 
 #define VERSION ((int)(sizeof(steps) / sizeof(steps[0])))

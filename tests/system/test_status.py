@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: MIT
 """What the router tells of itself: the status topic, its health, dead letters as messages, `tocsin status`."""
 
+import errno
 import json
+import os
 import re
 import signal
 import subprocess
+from pathlib import Path
 
 import pytest
 from conftest import TIMEOUT, until
@@ -215,6 +218,59 @@ def test_dead_letters_wait_for_a_connection_that_is_gone_in_between(router, mosq
     assert [json.loads(letters.get().payload)["text"] for _ in range(50)] == [str(i) for i in range(50)]
     assert router.run.stop() == 0
     assert letters.messages.empty()
+
+
+def has_thread(run, name):
+    return any(path.read_text().strip() == name for path in Path(f"/proc/{run.pid}/task").glob("*/comm"))
+
+
+def writable(fifo):
+    """Awaits that somebody reads there, and returns the descriptor."""
+    found = []
+
+    def opened():
+        try:
+            found.append(os.open(fifo, os.O_WRONLY | os.O_NONBLOCK))
+        except OSError as e:
+            assert e.errno == errno.ENXIO
+        return found
+
+    until(opened, f"a reader of {fifo}")
+    return found[0]
+
+
+def test_a_dead_letter_of_the_end_is_told_once_by_the_next_start(router, source, client, tmp_path):
+    broker = source()
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    slow = BROKEN.replace("bad =", "slow =").replace('"/bin/false"', f'"/bin/sh", "-c", "read x < {fifo}; exit 1"')
+    routes = ('{ topic = "in/slow"; targets = "slow:x"; }, { topic = "in/bad"; targets = "bad:x"; }, '
+              '{ topic = "tocsin/{node}/dead-letter/#"; format = "{service} {json.text} {json.attempts} {reason}"; targets = "file:out"; }')
+    router.start(f'store = {{ path = "{tmp_path}/db"; }};\n' + config(router, broker, routes, BROKEN + slow)).ready()
+    letters = None
+    if not isinstance(broker, Included):  # whose clients are not there yet when it has started
+        letters = client(broker.port).subscribe("tocsin/n1/dead-letter/#")
+    c = client(broker.port)
+    c.publish("in/slow", b"late", 1)
+    gate = writable(fifo)
+    router.run.send_signal(signal.SIGTERM)
+    until(lambda: not has_thread(router.run, "admin"), "that nobody can be told")
+    os.close(gate)
+    assert router.run.wait() == 0
+    assert "dead letters at the end, of which the next start will tell: 1" in router.run.text("err")
+
+    late = b"slow late 1 exit status 1"
+    for expected in ([late, b"bad 1 1 exit status 1"], [late, b"bad 1 1 exit status 1", b"bad 2 1 exit status 1"]):
+        router.start().ready()
+        c = client(broker.port)
+        router.lines("out", len(expected) - 1)
+        c.publish("in/bad", b"%d" % (len(expected) - 1), 1)  # what would be told again is told by then
+        assert router.lines("out", len(expected)) == expected
+        assert router.run.stop() == 0
+        assert router.lines("out", len(expected)) == expected
+    if letters:
+        assert [json.loads(letters.get().payload)["text"] for _ in range(3)] == ["late", "1", "2"]
+        assert letters.messages.empty()
 
 
 def test_dead_letters_are_told_until_they_are_dropped(router, source, client, build, tmp_path):

@@ -255,7 +255,7 @@ static void services_fall_back_from_one_to_the_next(void **state)
 static size_t dead_count;
 static char dead_at[64];
 
-static void on_dead(void *context, const struct delivery *d, const char *reason, unsigned attempts)
+static bool on_dead(void *context, const struct delivery *d, const char *reason, unsigned attempts)
 {
     (void)context;
     (void)reason;
@@ -265,6 +265,7 @@ static void on_dead(void *context, const struct delivery *d, const char *reason,
     snprintf(dead_at, sizeof(dead_at), "%s:%s", d->target->service, d->target->name);
     pthread_cond_broadcast(&plugin.changed);
     pthread_mutex_unlock(&plugin.lock);
+    return true;
 }
 
 static void only_the_last_one_leaves_a_dead_letter(void **state)

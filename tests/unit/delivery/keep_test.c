@@ -488,12 +488,71 @@ static void bury(struct world *w, int count)
 {
     for (int i = 0; i < count; i++) {
         struct delivery *d = delivery(w, "x", false);
-        keep_bury(w->keeper, d, 1, "refused");
+        keep_bury(w->keeper, d, 1, "refused", false);
         delivery_free(d);
     }
     for (int i = 0; i < 10;
          i++) /* what is too much goes some at a time, each posted by the one before */
         settle(w);
+}
+
+struct heard {
+    int count;
+    uint64_t number;
+    unsigned attempts;
+    char all[256];
+};
+
+static void hear(void *context, const struct delivery *d, const char *reason, unsigned attempts)
+{
+    struct heard *heard = context;
+    heard->count++;
+    heard->number = d->number;
+    heard->attempts = attempts;
+    snprintf(heard->all, sizeof(heard->all), "%s:%s %s %.*s %s %s", d->target->service,
+             d->target->name, d->view.topic, (int)d->view.text_len, d->view.text, d->view.link,
+             reason);
+}
+
+static void dead_letters_are_told_later_if_nobody_could_be_told(void **state)
+{
+    struct world *w = *state;
+    bury(w, 3);
+    struct delivery *d = delivery(w, "late", false);
+    keep_bury(w->keeper, d, 7, "refused", true);
+    delivery_free(d);
+    settle(w);
+    for (int run = 0; run < 3; run++) {
+        close_world(w);
+        open_world(w);
+        struct heard heard = { 0 };
+        assert_int_equal(keep_untold(w->keeper, hear, &heard), 0);
+        assert_int_equal(heard.count, run < 2); /* until it has been told */
+        if (heard.count == 0)
+            break;
+        assert_int_equal(heard.number, 4);
+        assert_int_equal(heard.attempts, 7);
+        assert_string_equal(heard.all, "s:t a late home refused");
+        if (run == 1)
+            keep_told(w->keeper, heard.number);
+        settle(w);
+    }
+    assert_int_equal(number_of(w, "SELECT count(*) FROM delivery WHERE state = 1"), 4);
+}
+
+static void what_waits_again_is_told_by_its_next_end(void **state)
+{
+    struct world *w = *state;
+    struct delivery *d = delivery(w, "late", false);
+    keep_bury(w->keeper, d, 7, "refused", true);
+    delivery_free(d);
+    settle(w);
+    assert_int_equal(number_of(w, "UPDATE delivery SET state = 2 RETURNING number"), 1);
+    close_world(w);
+    open_world(w);
+    struct heard heard = { 0 };
+    assert_int_equal(keep_untold(w->keeper, hear, &heard), 0);
+    assert_int_equal(heard.count, 0);
 }
 
 static void dead_letters_are_bounded_by_dropping_the_oldest(void **state)
@@ -608,6 +667,8 @@ TEST_SUITE("delivery keep", TEST(what_is_put_holds_its_message_until_it_is_commi
            TEST(one_on_its_way_holds_when_it_is_asked_to), TEST(order_is_that_of_arrival),
            TEST(what_is_left_comes_back_with_attempts_time_id_and_texts),
            TEST(what_cannot_be_read_stays_and_does_not_stop_others),
+           TEST(dead_letters_are_told_later_if_nobody_could_be_told),
+           TEST(what_waits_again_is_told_by_its_next_end),
            TEST(dead_letters_are_bounded_by_dropping_the_oldest),
            TEST(no_more_is_loaded_at_a_time_than_a_few_megabytes),
            TEST(nor_of_those_that_are_named));

@@ -79,7 +79,7 @@ static struct {
     char last[128];
 } dead;
 
-static void on_dead(void *context, const struct delivery *d, const char *reason, unsigned attempts)
+static bool on_dead(void *context, const struct delivery *d, const char *reason, unsigned attempts)
 {
     (void)context;
     pthread_mutex_lock(&plugin.lock);
@@ -88,6 +88,7 @@ static void on_dead(void *context, const struct delivery *d, const char *reason,
              d->view.topic, attempts, reason);
     pthread_cond_broadcast(&plugin.changed);
     pthread_mutex_unlock(&plugin.lock);
+    return true;
 }
 
 static void who_wants_it_is_told_of_a_delivery_that_was_in_vain(void **state)

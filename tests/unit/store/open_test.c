@@ -333,6 +333,10 @@ static void what_may_not_be_written_is_refused(void **state)
     "ALTER TABLE queued ADD COLUMN expires_ms INTEGER NOT NULL DEFAULT 0;" \
     "CREATE INDEX queued_expiring ON queued (session, expires_ms) WHERE expires_ms > 0;"
 
+#define VERSION_10                                                       \
+    "ALTER TABLE delivery ADD COLUMN untold INTEGER NOT NULL DEFAULT 0;" \
+    "CREATE INDEX delivery_untold ON delivery (number) WHERE untold = 1;"
+
 static void an_old_schema_comes_up_to_date(void **state)
 {
     (void)state;
@@ -365,6 +369,10 @@ static void an_old_schema_comes_up_to_date(void **state)
             LETTER ", record) VALUES (7, 'file', 'out', 0, 1790000000000, 2, 1790000001000, " RECORD
                    ");"
                    "PRAGMA user_version = 9",
+        VERSION_1 VERSION_2 VERSION_3 VERSION_4 VERSION_5 VERSION_6 VERSION_7 VERSION_8 VERSION_9
+            VERSION_10 LETTER
+        ", record) VALUES (7, 'file', 'out', 0, 1790000000000, 2, 1790000001000, " RECORD ");"
+        "PRAGMA user_version = 10",
     };
     for (size_t i = 0; i < ROWS(versions); i++) {
         struct temporary t;
