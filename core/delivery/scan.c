@@ -14,24 +14,25 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define ROWS_AT_ONCE 2000
+/* That are read in one transaction, which others wait for, or before the start goes on. */
+#define ROWS_AT_ONCE  10000
+#define BYTES_AT_ONCE ((size_t)8 * 1024 * 1024)
 
 static const char urgent_sql[] =
     "SELECT number, record FROM delivery INDEXED BY delivery_urgent "
     "WHERE urgent = 1 AND service = ?1 AND target = ?2 AND state = 0 AND number > ?3 AND "
-    "number <= ?4 ORDER BY number LIMIT ?5";
+    "number <= ?4 ORDER BY number";
 static const char rows_sql[] =
     "SELECT number, record FROM delivery "
     "WHERE service = ?1 AND target = ?2 AND state = 0 AND number > ?3 AND number <= ?4 "
-    "ORDER BY number LIMIT ?5";
+    "ORDER BY number";
 
-static void bind(const struct scan *scan, sqlite3_stmt *s, uint64_t after, int64_t most)
+static void bind(const struct scan *scan, sqlite3_stmt *s)
 {
     sqlite3_bind_text(s, 1, scan->range.service, -1, SQLITE_STATIC);
     sqlite3_bind_text(s, 2, scan->range.target, -1, SQLITE_STATIC);
-    sqlite3_bind_int64(s, 3, (sqlite3_int64)after);
+    sqlite3_bind_int64(s, 3, (sqlite3_int64)scan->at);
     sqlite3_bind_int64(s, 4, (sqlite3_int64)scan->range.last);
-    sqlite3_bind_int64(s, 5, most);
 }
 
 /* The hash of the topic in a row's record. Returns false for what is no record. */
@@ -57,20 +58,28 @@ static int compare(const void *a, const void *b)
     return (x->last < y->last) - (x->last > y->last);
 }
 
-/* Of each topic that has something urgent, the last one. */
+/* Notes urgent ones, as long as there is room for more. */
 static int find_urgent(struct scan *scan, sqlite3_stmt *row)
 {
-    scan->wanted_count = 0;
-    bind(scan, row, scan->range.after, SCAN_MOST_URGENT);
-    int rc;
-    while ((rc = sqlite3_step(row)) == SQLITE_ROW && scan->wanted_count < SCAN_MOST_URGENT) {
+    size_t bytes = 0;
+    int rc = SQLITE_ROW;
+    bind(scan, row);
+    while (scan->wanted_count < SCAN_MOST_URGENT && bytes < BYTES_AT_ONCE &&
+           (rc = sqlite3_step(row)) == SQLITE_ROW) {
         struct scan_topic *t = &scan->wanted[scan->wanted_count];
-        t->last = (uint64_t)sqlite3_column_int64(row, 0);
+        t->last = scan->at = (uint64_t)sqlite3_column_int64(row, 0);
         scan->wanted_count += topic_of(row, &t->hash);
+        bytes += (size_t)sqlite3_column_bytes(row, 1);
     }
-    if (rc != SQLITE_ROW && rc != SQLITE_DONE)
-        return rc;
-    scan->more = scan->wanted_count == SCAN_MOST_URGENT;
+    scan->at_end =
+        rc == SQLITE_DONE || scan->at >= scan->range.last || scan->wanted_count == SCAN_MOST_URGENT;
+    return rc == SQLITE_ROW || rc == SQLITE_DONE ? SQLITE_OK : rc;
+}
+
+/* Leaves of each topic the last one, and goes back to the beginning. */
+static void choose_wanted(struct scan *scan)
+{
+    scan->more = !scan->at_end || scan->wanted_count == SCAN_MOST_URGENT;
     qsort(scan->wanted, scan->wanted_count, sizeof(scan->wanted[0]), compare);
     size_t n = 0;
     for (size_t i = 0; i < scan->wanted_count; i++)
@@ -78,7 +87,7 @@ static int find_urgent(struct scan *scan, sqlite3_stmt *row)
             scan->wanted[n++] = scan->wanted[i];
     scan->wanted_count = n;
     scan->has_wanted = true;
-    return SQLITE_OK;
+    scan->at = scan->range.after;
 }
 
 static int compare_hash(const void *a, const void *b)
@@ -113,15 +122,16 @@ static int add(struct scan *scan, uint64_t number)
     return 0;
 }
 
-static int read_rows(struct scan *scan, sqlite3_stmt *row, int64_t most)
+static int read_rows(struct scan *scan, sqlite3_stmt *row)
 {
-    scan->rows = 0;
-    bind(scan, row, scan->at, most);
-    int rc;
-    while ((rc = sqlite3_step(row)) == SQLITE_ROW) {
+    size_t rows = 0, bytes = 0;
+    int rc = SQLITE_ROW;
+    bind(scan, row);
+    while (rows < ROWS_AT_ONCE && bytes < BYTES_AT_ONCE && (rc = sqlite3_step(row)) == SQLITE_ROW) {
         uint64_t hash;
         scan->at = (uint64_t)sqlite3_column_int64(row, 0);
-        scan->rows++;
+        rows++;
+        bytes += (size_t)sqlite3_column_bytes(row, 1);
         if (!topic_of(row, &hash))
             continue;
         if (scan->topics)
@@ -129,39 +139,38 @@ static int read_rows(struct scan *scan, sqlite3_stmt *row, int64_t most)
         if (is_wanted(scan, hash, scan->at) && add(scan, scan->at) < 0)
             return SQLITE_NOMEM;
     }
-    return rc == SQLITE_DONE ? SQLITE_OK : rc;
+    scan->at_end = rc == SQLITE_DONE || scan->at >= scan->range.last;
+    return rc == SQLITE_ROW || rc == SQLITE_DONE ? SQLITE_OK : rc;
 }
 
 static int apply(struct store_task *task, struct store *store)
 {
     struct scan *scan = CONTAINER_OF(task, struct scan, task);
-    int rc = SQLITE_OK;
     scan->at = scan->safe_at; /* a try that was rolled back may have come further */
     scan->count = scan->safe_count;
+    if (!scan->has_wanted)
+        scan->wanted_count = scan->safe_wanted_count;
     sqlite3_stmt *row = store_statement(store, scan->has_wanted ? rows_sql : urgent_sql);
     if (!row)
         return SQLITE_ERROR;
-    if (!scan->has_wanted) {
-        rc = find_urgent(scan, row);
-        sqlite3_reset(row);
-        row = rc == SQLITE_OK ? store_statement(store, rows_sql) : NULL;
-    }
-    if (row) {
-        rc = read_rows(scan, row, ROWS_AT_ONCE);
-        sqlite3_reset(row);
-    }
+    int rc = scan->has_wanted ? read_rows(scan, row) : find_urgent(scan, row);
+    sqlite3_reset(row);
     return rc;
 }
 
 static void went_on(struct store_task *task, struct store *store)
 {
     struct scan *scan = CONTAINER_OF(task, struct scan, task);
+    if (scan->at_end && scan->has_wanted) {
+        scan->done(scan);
+        return;
+    }
+    if (scan->at_end)
+        choose_wanted(scan);
     scan->safe_at = scan->at;
     scan->safe_count = scan->count;
-    if (scan->rows == ROWS_AT_ONCE && scan->at < scan->range.last)
-        store_post(store, &scan->task);
-    else
-        scan->done(scan);
+    scan->safe_wanted_count = scan->wanted_count;
+    store_post(store, &scan->task);
 }
 
 void scan_post(struct scan *scan)
@@ -176,18 +185,24 @@ int scan_now(struct scan *scan)
 {
     sqlite3 *db = store_connection(scan->store);
     sqlite3_stmt *row = NULL;
+    scan->at = scan->range.after;
     int rc = sqlite3_prepare_v2(db, urgent_sql, -1, &row, NULL);
     if (rc == SQLITE_OK)
         rc = find_urgent(scan, row);
     sqlite3_finalize(row);
-    if (rc != SQLITE_OK || scan->wanted_count == 0)
+    if (rc != SQLITE_OK || (scan->wanted_count == 0 && scan->at_end))
         return rc == SQLITE_OK ? 0 : -EIO;
+    choose_wanted(scan);
     scan->topics = topics_new();
-    scan->at = scan->range.after;
     rc = sqlite3_prepare_v2(db, rows_sql, -1, &row, NULL);
     if (rc == SQLITE_OK)
-        rc = read_rows(scan, row, -1);
+        rc = read_rows(scan, row);
     sqlite3_finalize(row);
+    if (!scan->at_end) { /* what was found so far is right, but there may be topics that it does not know */
+        scan->more = true;
+        free(scan->topics);
+        scan->topics = NULL;
+    }
     return rc == SQLITE_OK ? 0 : -EIO;
 }
 

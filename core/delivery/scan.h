@@ -37,17 +37,18 @@ struct scan {
     /* Private. */
     struct store_task task;
     struct scan_topic wanted[SCAN_MOST_URGENT];
-    size_t wanted_count;
-    bool has_wanted;
+    size_t wanted_count, safe_wanted_count;
+    bool has_wanted, at_end;
     uint64_t at, safe_at;
-    size_t safe_count, cap, rows;
+    size_t safe_count, cap;
 };
 
 /* Calls `done` on the store's thread. */
 void scan_post(struct scan *scan);
 
-/* The same at once, before anything is put: does not call `done`, and looks at nothing else where nothing is urgent. Returns
- * 0 or a negative errno value. */
+/* The same at once, before anything is put: does not call `done`, and looks at nothing else where nothing is urgent. So that
+ * the start does not wait for it, it ends after some thousand rows or some megabytes: then there is `more`, and `topics` is
+ * NULL. Returns 0 or a negative errno value. */
 int scan_now(struct scan *scan);
 
 /* Frees what was found. */

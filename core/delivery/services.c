@@ -354,6 +354,8 @@ int services_start(struct services *services)
         struct service *s = services->items[i];
         pthread_mutex_lock(&s->lock);
         int rc = s->running ? 0 : service_start_workers(s);
+        for (size_t j = 0; rc == 0 && j < s->target_count; j++)
+            spill_load(s->targets[j]);
         pthread_mutex_unlock(&s->lock);
         if (rc < 0)
             return rc;

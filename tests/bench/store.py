@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What it costs to keep things on disk: from publishers by the included broker to records in a file, and a start with much to do.
 
-    tests/bench/store.py [--seconds S] [--waiting N] [--folder PATH]
+    tests/bench/store.py [--seconds S] [--waiting N] [--urgent N] [--folder PATH]
 
 First QoS 1 as fast as it goes, with the store, without one, then at half of the store's rate and at FIXED_RATE for the latency
 from publish to record, as a reader of the file sees it who looks every half millisecond. Then a start with --waiting deliveries on disk. The
@@ -117,18 +117,25 @@ def field(tag, data):
     return bytes([tag, len(data)]) + data
 
 
-def waiting(folder, number):
-    """Starts with so many deliveries on disk, of which each has a topic of 1000."""
+def waiting(folder, number, urgent_every):
+    """Starts with so many deliveries on disk, of which each has a topic of 1000; one in so many (0: none) is urgent, of 50 others."""
     d = Daemon(folder, True)
     d.start()
     d.wait()
     d.stop()
     payload = bytes(SIZE)
+
+    def row(i):
+        urgent = bool(urgent_every) and i % urgent_every == urgent_every // 2
+        topic = b"u/%d" % (i // urgent_every % 50) if urgent else b"t/%d" % (i % 1000)
+        parts = ((1, b"id-%d" % i), (2, topic), (3, b"U" * SIZE if urgent else payload), (5, b"r"), (15, bytes(str(d.out), "utf-8")),
+                 *([(10, b"\x02")] if urgent else []), (11, b"\x01"), (14, b"\x01"))
+        record = b"\x01" + b"".join(field(*part) for part in parts)
+        return int(time.time() * 1000), record, urgent
+
     with contextlib.closing(sqlite3.connect(d.database)) as db, db:
-        db.executemany("INSERT INTO delivery (service, target, state, created_ms, attempts, due_ms, record) "
-                       "VALUES ('file', 'out', 0, ?, 0, 0, ?)",
-                       ((int(time.time() * 1000), b"\x01" + field(1, b"id-%d" % i) + field(2, b"t/%d" % (i % 1000)) +
-                         field(3, payload) + field(5, b"r") + field(15, bytes(str(d.out), "utf-8")) + field(11, b"\x01") + field(14, b"\x01")) for i in range(number)))
+        db.executemany("INSERT INTO delivery (service, target, state, created_ms, attempts, due_ms, record, urgent) "
+                       "VALUES ('file', 'out', 0, ?, 0, 0, ?, ?)", map(row, range(number)))
     size = d.database.stat().st_size / 1e6
     d.start()
     while not d.out.exists() or d.out.stat().st_size < SIZE:
@@ -141,7 +148,8 @@ def waiting(folder, number):
     all_done = time.monotonic() - d.began
     peak = d.status("VmHWM")
     d.stop()
-    return size, first, all_done, peak
+    passed_by = d.out.read_bytes().rfind(b"U") // SIZE + 1
+    return size, first, all_done, peak, passed_by
 
 
 def ledger_rows(folder, seconds, turns):
@@ -154,14 +162,27 @@ def ledger_rows(folder, seconds, turns):
     return {keep: [statistics.median(values) for values in zip(*row)] for keep, row in runs.items()}
 
 
+def start(folder, number, urgent_every):
+    size, first, done, peak, passed_by = waiting(folder, number, urgent_every)
+    print(f"\nStart with {number:,} waiting deliveries ({size:.0f} MB): first record after {first:.2f} s, all after {done:.1f} s "
+          f"({number / done:,.0f}/s), at most {peak:.0f} MiB resident.")
+    if urgent_every:
+        print(f"One in {urgent_every:,} is urgent: all of these are among the first {passed_by:,} records.")
+    return first, done, peak
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--ledger", type=int, metavar="TURNS", help="only the ledger's cost, that often")
     parser.add_argument("--seconds", type=float, default=5)
     parser.add_argument("--waiting", type=int, default=1_000_000)
+    parser.add_argument("--urgent", type=int, default=0, metavar="N", help="only the start, with one in N urgent")
     parser.add_argument("--folder", type=Path, default=ROOT / "build/bench/store")
     args = parser.parse_args()
     resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096))
+    if args.urgent:
+        start(args.folder, args.waiting, args.urgent)
+        return
     print("| ledger.keep | messages/s | CPU a message | commits |\n| --- | ---: | ---: | ---: |")
     ledger = ledger_rows(args.folder, args.seconds, args.ledger or 3)
     for keep, (speed, cpu, commits) in ledger.items():
@@ -181,9 +202,7 @@ def main():
         latencies[round(rate)] = {"p50_ms": ms[len(ms) // 2], "p99_ms": ms[len(ms) * 99 // 100]}
         print(f"At {rate:,.0f} messages/s from publish to record: p50 {ms[len(ms) // 2]:.1f} ms, p99 {ms[len(ms) * 99 // 100]:.1f} ms, "
               f"most {ms[-1]:.1f} ms; {commits} commits, CPU {cpu:.1f} us a message.", flush=True)
-    size, first, done, peak = waiting(args.folder, args.waiting)
-    print(f"\nStart with {args.waiting:,} waiting deliveries ({size:.0f} MB): first record after {first:.2f} s, all after {done:.1f} s "
-          f"({args.waiting / done:,.0f}/s), at most {peak:.0f} MiB resident.")
+    first, done, peak = start(args.folder, args.waiting, 0)
     result.update(latencies=latencies, first_s=first, all_s=done, peak_mib=peak)
     (ROOT / "build/bench").mkdir(exist_ok=True)
     (ROOT / "build/bench/store.json").write_text(json.dumps(result, indent=1))
