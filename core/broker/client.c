@@ -13,6 +13,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 
 #define PATIENCE_PACKETS 32 /* between two looks at the clock */
 #define PATIENCE_MS      20
@@ -191,7 +192,8 @@ static void close_now(struct client *c)
 
 static void wait_for(struct client *c)
 {
-    uint32_t events = (c->paused ? 0 : EPOLLIN) | (c->blocked ? EPOLLOUT : 0);
+    uint32_t events = (c->paused ? 0 : EPOLLIN) | (c->blocked ? EPOLLOUT : 0) |
+                      (c->unanswered && !c->finished ? EPOLLRDHUP : 0);
     if (loop_modify(&c->worker->loop, &c->source, events ? events : EPOLLHUP) < 0)
         client_end(c, MQTT_UNSPECIFIED_ERROR, NULL);
 }
@@ -564,6 +566,25 @@ static void read_some(struct client *c)
     consume(c, worker->buffer, have + (size_t)n);
 }
 
+/* Whether it has sent something behind CONNECT that is not looked at yet. */
+static bool has_more(const struct client *c)
+{
+    int unread = 0;
+    return c->partial_len > 0 || (ioctl(c->source.fd, FIONREAD, &unread) == 0 && unread > 0);
+}
+
+/* Its CONNACK waits, and it sends no more. If it has gone, nobody needs that; but it may have sent all that it wants
+ * to send. */
+static void stops_waiting(struct client *c)
+{
+    if (!has_more(c)) {
+        lost(c, 0);
+        return;
+    }
+    c->finished = true;
+    wait_for(c);
+}
+
 static void on_ready(struct loop_source *source, uint32_t events)
 {
     struct client *c = CONTAINER_OF(source, struct client, source);
@@ -576,6 +597,8 @@ static void on_ready(struct loop_source *source, uint32_t events)
     if (c->paused) { /* that the client sends no more is read in its place, behind what it has sent */
         if (events & (EPOLLHUP | EPOLLERR))
             lost(c, 0);
+        else if ((events & EPOLLRDHUP) && c->unanswered)
+            stops_waiting(c);
     } else if (events & (EPOLLIN | EPOLLHUP | EPOLLERR | EPOLLRDHUP)) {
         read_some(c);
     }
@@ -636,6 +659,18 @@ void client_resume(struct client *c)
 
 /* ---- Time ---- */
 
+void client_answered(struct client *c)
+{
+    struct loop *loop = &c->worker->loop;
+    c->unanswered = false;
+    if (c->paused)
+        wait_for(c);
+    c->heard_ms = (uint32_t)loop_now_ms(loop);
+    loop_timer_stop(loop, &c->timer);
+    if (c->keep_alive_s > 0)
+        loop_timer_start(loop, &c->timer, (int64_t)c->keep_alive_s * 1500);
+}
+
 void client_timer_ended(struct timer_wheel *wheel, struct timer *timer)
 {
     (void)wheel;
@@ -645,6 +680,10 @@ void client_timer_ended(struct timer_wheel *wheel, struct timer *timer)
         return;
     if (c->connecting) {
         client_refuse(c, MQTT_KEEP_ALIVE_TIMEOUT, "no CONNECT within connect_timeout");
+        return;
+    }
+    if (c->unanswered) {
+        connect_give_up(c, "the disk has not been ready within connect_timeout");
         return;
     }
     /* One and a half times the keep-alive [MQTT-3.1.2-22]. A paused connection is not at fault, unless it is because it

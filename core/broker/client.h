@@ -23,7 +23,7 @@ struct aliases;
 
 struct client {
     struct loop_source source;
-    struct timer timer; /* until CONNECT: its limit; then the keep-alive */
+    struct timer timer; /* until CONNACK: connect_timeout; then the keep-alive */
     struct worker *worker;
     struct session *session; /* NULL until CONNECT has been accepted, and after it was taken over */
     struct broker_listener *listener;
@@ -59,6 +59,7 @@ struct client {
     bool named_here : 1;    /* the client id was assigned */
     bool connecting : 1;    /* CONNECT has not come yet */
     bool unanswered : 1;    /* CONNACK waits for the disk; till then nothing is read */
+    bool finished : 1;      /* it sends no more: what it has sent is read after CONNACK */
 };
 
 /* A new connection, of a listener's acceptor. Takes the descriptor. */
@@ -93,6 +94,9 @@ bool client_is_behind(const struct client *client);
 /* Reads no more until client_resume(); what has been read and not looked at waits. */
 void client_pause(struct client *client);
 void client_resume(struct client *client);
+
+/* It has been answered: its keep-alive begins. */
+void client_answered(struct client *client);
 
 /* Whether the client takes a packet of that length; one that must be sent and is not ends the connection
  * [MQTT-3.1.2-24]. */
@@ -140,6 +144,10 @@ void client_timer_ended(struct timer_wheel *wheel, struct timer *timer);
 unsigned connect_owner(struct client *c, const uint8_t *body, size_t len);
 
 void on_connect(struct client *c, const uint8_t *body, size_t len);
+
+/* Ends one whose CONNACK has waited, with one that says no. */
+void connect_give_up(struct client *c, const char *why);
+
 void on_publish(struct client *c, uint8_t first, const uint8_t *body, size_t len);
 void on_ack(struct client *c, enum mqtt_type type, const uint8_t *body, size_t len);
 void on_subscribe(struct client *c, const uint8_t *body, size_t len);

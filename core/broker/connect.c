@@ -64,11 +64,12 @@ static void answer(struct client *c, bool present, enum mqtt_reason reason,
         client_end(c, MQTT_SUCCESS, "its Maximum Packet Size is too small for CONNACK");
         return;
     }
-    if (c->unanswered && durable_greeting(c, packet, len)) {
+    const bool waits = c->unanswered && reason == MQTT_SUCCESS;
+    if (waits && durable_greeting(c, packet, len)) {
         client_pause(c); /* so that nothing comes before it */
         return;
     }
-    if (c->unanswered || output_add(&c->output, &c->worker->pool, packet, len) < 0) {
+    if (waits || output_add(&c->output, &c->worker->pool, packet, len) < 0) {
         client_end(c, MQTT_SERVER_BUSY, "out of memory");
         return;
     }
@@ -76,8 +77,7 @@ static void answer(struct client *c, bool present, enum mqtt_reason reason,
     client_touch(c);
 }
 
-/* Says no, and ends the connection. */
-static void refuse(struct client *c, enum mqtt_reason reason, const char *why)
+static void say_no(struct client *c, enum mqtt_reason reason, const char *why)
 {
     uint8_t text[256];
     struct mqtt_property_writer w = { .data = text, .room = sizeof(text) };
@@ -85,7 +85,22 @@ static void refuse(struct client *c, enum mqtt_reason reason, const char *why)
         mqtt_property_add_string(&w, MQTT_PROPERTY_REASON_STRING,
                                  (struct mqtt_string){ why, strlen(why) });
     answer(c, false, reason, mqtt_property_written(&w));
+}
+
+/* Says no, and ends the connection. */
+static void refuse(struct client *c, enum mqtt_reason reason, const char *why)
+{
+    say_no(c, reason, why);
     client_refuse(c, reason, why);
+}
+
+/* There was no connection for it, so there are neither a will nor a session. */
+void connect_give_up(struct client *c, const char *why)
+{
+    c->graceful = true;
+    c->session->expiry = 0;
+    say_no(c, MQTT_SERVER_BUSY, why);
+    client_end(c, MQTT_SERVER_BUSY, why);
 }
 
 /* What a client of 5.0 has to know that it could not guess. */
@@ -328,9 +343,8 @@ void on_connect(struct client *c, const uint8_t *body, size_t len)
         return;
     }
     durable_connected(session);
-    loop_timer_stop(&worker->loop, &c->timer);
-    if (c->keep_alive_s > 0)
-        loop_timer_start(&worker->loop, &c->timer, (int64_t)c->keep_alive_s * 1500);
+    if (!c->unanswered)
+        client_answered(c);
     if (worker->settings->connection_messages)
         log_info("client connected id=%s peer=%s protocol=%d%s", session->id,
                  peer_name(c->transport, c->source.fd).text, c->level, present ? " resumed" : "");

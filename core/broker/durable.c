@@ -244,7 +244,7 @@ static void op_after(struct worker *worker, struct durable_op *op)
     case AFTER_CONNACK:
         if (!same)
             break;
-        c->unanswered = false;
+        client_answered(c);
         if (output_add(&c->output, &worker->pool, op->text, op->text_len) < 0)
             client_end(c, MQTT_SERVER_BUSY, "out of memory");
         else

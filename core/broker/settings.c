@@ -63,7 +63,9 @@ const struct tocsin_option broker_options[] = {
                       "How long the session of a client that is away is kept at most; 0s for as "
                       "long as the client asked for."),
     TOCSIN_OPTION(struct broker_settings, connect_timeout, .def = "20s", .min = 100, .max = 3600000,
-                  .help = "How long a connection may take until its CONNECT has come."),
+                  .help =
+                      "How long a connection may take until its CONNECT has come and, where that "
+                      "waits for the disk, has been answered."),
     TOCSIN_OPTION(struct broker_settings, durability, .def = "commit", .choices = "commit|memory",
                   .help = "What is on disk, if there is a store: \"commit\": persistent sessions, "
                           "their messages, retained messages and wills, each before it is "

@@ -6,6 +6,8 @@
 
 #include "broker/durable_batch.h"
 
+#include <sys/socket.h>
+
 /* The worker's housekeeping, which is done once a second. */
 static void keep_house(const struct quiet *q, struct worker *worker)
 {
@@ -128,5 +130,98 @@ static void clients_that_wait_for_connack_do_not_fill_memory(void **state)
     quiet_end(&q);
 }
 
+static struct client *first_client(const struct quiet *q)
+{
+    return q->broker->workers[0]->clients;
+}
+
+/* Ends the session of "a", and connects again; CONNACK waits. */
+static void begin_waiting(struct quiet *q, struct peer *again, char id[16])
+{
+    struct peer a;
+    quiet_client(q, &a, quiet_id(q, 0, id));
+    peer_close(&a);
+    quiet_settle(q);
+    quiet_stuck(q);
+    connect_clean(q, again, id);
+    EXPECT(again, "nothing");
+    assert_true(first_client(q)->unanswered);
+}
+
+static void one_who_leaves_before_its_connack_is_noticed(void **state)
+{
+    (void)state;
+    struct quiet q;
+    char id[16];
+    struct peer again;
+    quiet_begin(&q);
+    begin_waiting(&q, &again, id);
+    assert_int_equal(shutdown(again.fd, SHUT_WR), 0);
+    EXPECT(&again, "closed");
+    assert_null(first_client(&q));
+    peer_close(&again);
+    quiet_well(&q);
+    quiet_end(&q);
+}
+
+static void what_was_sent_before_leaving_is_read_after_connack(void **state)
+{
+    (void)state;
+    struct quiet q;
+    char id[16];
+    struct peer again, watcher;
+    quiet_begin(&q);
+    quiet_client(&q, &watcher, "watcher");
+    peer_subscribe(&watcher, 1, "t", 0, 0);
+    quiet_settle(&q);
+    EXPECT(&watcher, "SUBACK id=1 00");
+    begin_waiting(&q, &again, id);
+    peer_publish(&again, "t", "last words", 0, 0);
+    assert_int_equal(shutdown(again.fd, SHUT_WR), 0);
+    EXPECT(&again, "nothing");
+    assert_true(first_client(&q)->finished); /* so that the loop may sleep */
+    assert_int_equal(first_client(&q)->source.events & EPOLLRDHUP, 0);
+    quiet_well(&q);
+    quiet_settle(&q);
+    EXPECT(&watcher, "PUBLISH q0 topic=t payload=last\\20words");
+    CHECK(strncmp(peer_next(&again), "CONNACK 00", 10) == 0, "%s", buf_str(&again.text));
+    EXPECT(&again, "closed");
+    peer_close(&again);
+    peer_close(&watcher);
+    quiet_end(&q);
+}
+
+static void connack_does_not_wait_for_longer_than_connect_timeout(void **state)
+{
+    (void)state;
+    struct quiet q;
+    char id[16];
+    struct peer again;
+    quiet_begin(&q);
+    begin_waiting(&q, &again, id);
+    struct client *c = first_client(&q);
+    assert_true(timer_is_running(&c->timer));
+    loop_timer_start(&c->worker->loop, &c->timer, 0);
+    const char *text;
+    do
+        text = peer_next(&again);
+    while (strcmp(text, "nothing") == 0);
+    CHECK(strncmp(text, "CONNACK 89", 10) == 0, "%s", text);
+    EXPECT(&again, "closed");
+    peer_close(&again);
+
+    connect_clean(&q, &again, id);
+    EXPECT(&again, "nothing");
+    quiet_well(&q);
+    quiet_settle(&q);
+    CHECK(strncmp(peer_next(&again), "CONNACK 00", 10) == 0, "%s", buf_str(&again.text));
+    assert_false(timer_is_running(&first_client(&q)->timer)); /* it has no keep-alive */
+    peer_close(&again);
+    quiet_end(&q);
+}
+
 TEST_SUITE("durable turn", cmocka_unit_test(not_all_queues_are_looked_through_at_once),
-           cmocka_unit_test(clients_that_wait_for_connack_do_not_fill_memory));
+           cmocka_unit_test(clients_that_wait_for_connack_do_not_fill_memory),
+           cmocka_unit_test(one_who_leaves_before_its_connack_is_noticed),
+           cmocka_unit_test(what_was_sent_before_leaving_is_read_after_connack),
+           cmocka_unit_test(connack_does_not_wait_for_longer_than_connect_timeout));
