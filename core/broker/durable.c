@@ -296,6 +296,8 @@ void durable_arrive(struct worker *worker, struct letter *letter)
         struct durable_op *op = &batch->ops[i];
         if (op->failed)
             op_failed(worker, op);
+        if (op->failed && op->ending)
+            durable_end_failed(worker, op->slot);
         if (op->receipt)
             receipt_done(op->receipt, op->failed);
         worker->endings[op->slot] -= op->ending;

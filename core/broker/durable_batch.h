@@ -65,6 +65,9 @@ bool durable_note_session(struct worker *worker, const struct session *session);
 /* The ends that there was no memory for. */
 void durable_note_ends(struct worker *worker);
 
+/* The end of a session cannot be carried out: those who wait to be told of it are not. */
+void durable_end_failed(struct worker *worker, uint16_t slot);
+
 /* ---- Tenures ---- */
 
 struct tenure *tenure_new(struct worker *worker, struct session *session, uint64_t number);

@@ -94,6 +94,13 @@ bool durable_is_ending(const struct worker *worker, uint32_t hash)
     return worker->broker->durable && (worker->endings[hash % ENDINGS] > 0 || worker->ends);
 }
 
+void durable_end_failed(struct worker *worker, uint16_t slot)
+{
+    for (struct client *c = worker->clients; c; c = c->next)
+        if (c->unanswered && !c->ending && c->session->hash % ENDINGS == slot)
+            connect_give_up(c, "the session before cannot be ended on disk");
+}
+
 bool durable_greeting(struct client *c, const uint8_t *packet, size_t len)
 {
     struct worker *worker = c->worker;

@@ -220,8 +220,34 @@ static void connack_does_not_wait_for_longer_than_connect_timeout(void **state)
     quiet_end(&q);
 }
 
+/* It would come back with the next start. */
+static void nobody_is_told_of_an_end_that_failed(void **state)
+{
+    (void)state;
+    struct quiet q;
+    char id[16];
+    struct peer a, again;
+    quiet_begin(&q);
+    quiet_client(&q, &a, quiet_id(&q, 0, id));
+    peer_close(&a);
+    quiet_settle(&q);
+    quiet_run(&q, "CREATE TRIGGER refused BEFORE DELETE ON session "
+                  "BEGIN SELECT RAISE(ABORT, 'refused'); END");
+    quiet_stuck(&q);
+    connect_clean(&q, &again, id);
+    EXPECT(&again, "nothing");
+    quiet_well(&q);
+    quiet_settle(&q);
+    CHECK(strncmp(peer_next(&again), "CONNACK 89", 10) == 0, "%s", buf_str(&again.text));
+    EXPECT(&again, "closed");
+    peer_close(&again);
+    assert_int_equal(quiet_number(&q, "SELECT count(*) FROM session WHERE persistent = 1"), 1);
+    quiet_end(&q);
+}
+
 TEST_SUITE("durable turn", cmocka_unit_test(not_all_queues_are_looked_through_at_once),
            cmocka_unit_test(clients_that_wait_for_connack_do_not_fill_memory),
            cmocka_unit_test(one_who_leaves_before_its_connack_is_noticed),
            cmocka_unit_test(what_was_sent_before_leaving_is_read_after_connack),
-           cmocka_unit_test(connack_does_not_wait_for_longer_than_connect_timeout));
+           cmocka_unit_test(connack_does_not_wait_for_longer_than_connect_timeout),
+           cmocka_unit_test(nobody_is_told_of_an_end_that_failed));
