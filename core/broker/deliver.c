@@ -299,10 +299,10 @@ static bool queue_is_full(const struct worker *worker, const struct flow *flow,
 
 static bool is_to_spill(const struct session *session, const struct flow *flow)
 {
-    return session->client
-               ? flow_spillable(flow) >= SPILL_MESSAGES || flow->queued_bytes >= SPILL_BYTES
-               : flow_spillable(flow) >= SPILL_AWAY_MESSAGES ||
-                     flow->queued_bytes >= SPILL_AWAY_BYTES;
+    const uint32_t count = flow_spillable(flow);
+    const uint64_t bytes = flow_spillable_bytes(flow);
+    return session->client ? count >= SPILL_MESSAGES || bytes >= SPILL_BYTES
+                           : count >= SPILL_AWAY_MESSAGES || bytes >= SPILL_AWAY_BYTES;
 }
 
 void deliver_spill(struct session *session)

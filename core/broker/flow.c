@@ -289,8 +289,11 @@ static void put_last(struct flow *flow, const struct flow_item *item)
 {
     uint32_t at = (flow->queue_at + flow->queued++) & (flow->queue_places - 1);
     flow->queue[at] = *item;
-    flow->queued_bytes += publication_size(item->publication);
-    flow->staying += stays(item);
+    flow->queued_bytes += item_size(item);
+    if (stays(item)) {
+        flow->staying++;
+        flow->staying_bytes += item_size(item);
+    }
 }
 
 int flow_queue_item(struct flow *flow, const struct flow_item *item)
@@ -344,7 +347,10 @@ struct flow_item flow_queue_take(struct flow *flow)
     flow->queue_at = (flow->queue_at + 1) & (flow->queue_places - 1);
     flow->queued--;
     flow->queued_bytes -= item_size(&item);
-    flow->staying -= stays(&item);
+    if (stays(&item)) {
+        flow->staying--;
+        flow->staying_bytes -= item_size(&item);
+    }
     return item;
 }
 

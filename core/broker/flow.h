@@ -87,7 +87,8 @@ struct flow {
     struct flow_item *queue;
     uint32_t queue_places, queue_at, queued; /* a ring too */
     uint64_t queued_bytes;
-    uint32_t staying;   /* of the queue, those that are never spilled: of shared subscriptions */
+    uint32_t staying; /* of the queue, those that are never spilled: of shared subscriptions */
+    uint64_t staying_bytes;
     uint32_t looked_at; /* the second in which expired messages were looked for */
 
     /* What of the queue is on disk only: behind all that is in memory and may be spilled. */
@@ -117,6 +118,11 @@ static inline bool flow_is_empty(const struct flow *flow)
 static inline uint32_t flow_spillable(const struct flow *flow)
 {
     return flow->queued - flow->staying;
+}
+
+static inline uint64_t flow_spillable_bytes(const struct flow *flow)
+{
+    return flow->queued_bytes - flow->staying_bytes;
 }
 
 /* Whether another message may be sent. */
