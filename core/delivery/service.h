@@ -106,6 +106,9 @@ struct service_target {
     /* The numbers of those in that range that are not on disk only; in ascending order. */
     uint64_t *ahead;
     size_t ahead_count, ahead_cap;
+    /* The numbers of those that have gone to disk only since `noting` began. */
+    uint64_t *noted;
+    size_t noted_count, noted_cap;
     bool noting;    /* there is an heir, or one from whom to inherit: see spill_note() */
     bool loading;   /* some of it is on its way back */
     bool heired;    /* it is another target's now */
@@ -304,6 +307,10 @@ void spill_give(struct service_target *from, struct spill_part *out);
 
 /* Gives it to the other. Without a lock. */
 void spill_take(struct service_target *to, struct spill_part *part);
+
+/* Where the other cannot send it, each goes on with its own: both leave out what the other has between it. While both note,
+ * after the first one's last. Without a lock. */
+void spill_keep_apart(struct service_target *from, struct service_target *to);
 
 /* Forgets what is known of what is on disk. */
 void spill_release(struct service_target *target);

@@ -182,6 +182,8 @@ static size_t hand_on(struct service *s, const struct services *successor)
     for (size_t i = 0; to && i < s->target_count; i++) {
         struct service_target *t = s->targets[i];
         struct service_target *heir = service_target(to, t->target.name, strlen(t->target.name));
+        if (heir && !can_take_over(t, heir))
+            spill_keep_apart(t, heir);
         if (!heir || !can_take_over(t, heir))
             continue;
         struct spill_part part;

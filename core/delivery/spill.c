@@ -53,17 +53,22 @@ static void note_topic(struct service_target *t, const struct delivery *d)
 }
 
 /* Makes room for so many more numbers. Returns false when there is no memory. */
+static bool has_room(uint64_t **numbers, size_t count, size_t *cap, size_t more)
+{
+    if (count + more <= *cap)
+        return true;
+    size_t wanted = *cap * 2 + more + 16;
+    uint64_t *larger = realloc(*numbers, wanted * sizeof(*larger));
+    if (!larger)
+        return false;
+    *numbers = larger;
+    *cap = wanted;
+    return true;
+}
+
 static bool has_room_ahead(struct service_target *t, size_t more)
 {
-    if (t->ahead_count + more <= t->ahead_cap)
-        return true;
-    size_t cap = t->ahead_cap * 2 + more + 16;
-    uint64_t *ahead = realloc(t->ahead, cap * sizeof(*ahead));
-    if (!ahead)
-        return false;
-    t->ahead = ahead;
-    t->ahead_cap = cap;
-    return true;
+    return has_room(&t->ahead, t->ahead_count, &t->ahead_cap, more);
 }
 
 static int compare(const void *a, const void *b)
@@ -111,6 +116,7 @@ void spill_release(struct service_target *t)
 {
     forget_topics(t);
     free(t->ahead);
+    free(t->noted);
     free(t->urgent);
 }
 
@@ -210,6 +216,8 @@ void spill(struct service_target *t, struct delivery *d, struct delivery *failed
             t->spill_after = d->number - 1;
         t->spill_last = d->number;
         t->spilled++;
+        if (t->noting && has_room(&t->noted, t->noted_count, &t->noted_cap, 1))
+            t->noted[t->noted_count++] = d->number;
         if (delivery_is_urgent(d)) {
             t->urgent_spilled = true;
             look_for_urgent(t);
@@ -603,11 +611,48 @@ void spill_take(struct service_target *to, struct spill_part *part)
     pthread_mutex_unlock(&to->service->lock);
 }
 
+/* A copy of the numbers of all that a target has taken in since it notes. NULL when there are none, or no memory. */
+static uint64_t *copy_noted(struct service_target *t, size_t *count)
+{
+    pthread_mutex_lock(&t->service->lock);
+    *count = t->noting ? t->ahead_count + t->noted_count : 0;
+    uint64_t *copy = *count > 0 ? malloc(*count * sizeof(*copy)) : NULL;
+    if (copy && t->ahead_count > 0)
+        memcpy(copy, t->ahead, t->ahead_count * sizeof(*copy));
+    if (copy && t->noted_count > 0)
+        memcpy(copy + t->ahead_count, t->noted, t->noted_count * sizeof(*copy));
+    pthread_mutex_unlock(&t->service->lock);
+    return copy;
+}
+
+static void leave_to_other(struct service_target *t, const uint64_t *numbers, size_t count)
+{
+    pthread_mutex_lock(&t->service->lock);
+    if (numbers && t->noting && has_room_ahead(t, count)) {
+        memcpy(t->ahead + t->ahead_count, numbers, count * sizeof(*numbers));
+        t->ahead_count += count;
+        qsort(t->ahead, t->ahead_count, sizeof(*t->ahead), compare);
+    }
+    pthread_mutex_unlock(&t->service->lock);
+}
+
+void spill_keep_apart(struct service_target *from, struct service_target *to)
+{
+    size_t from_count, to_count;
+    uint64_t *from_noted = copy_noted(from, &from_count);
+    uint64_t *to_noted = copy_noted(to, &to_count);
+    leave_to_other(to, from_noted, from_count);
+    leave_to_other(from, to_noted, to_count);
+    free(from_noted);
+    free(to_noted);
+}
+
 void spill_note(struct service_target *t, bool on)
 {
     if (!keeper_of(t) || t->noting == on)
         return;
     t->noting = on;
+    t->noted_count = 0;
     if (on)
         return;
     if (t->spilled == 0)

@@ -117,6 +117,36 @@ static void what_is_taken_over_is_not_mixed_up_with_what_came_meanwhile(void **s
     check_each_came_once(number);
 }
 
+/* The same where the other one cannot send it, since its text is another: each goes on with its own. */
+static void what_cannot_be_taken_over_is_not_mixed_up_with_what_came_meanwhile(void **state)
+{
+    (void)state;
+    static const char text[] =
+        "s = { plugin = \"scripted\"; " SMALL " targets = { default = { path = \"%s\"; }; }; };";
+    char before[256], after[256];
+    snprintf(before, sizeof(before), text, "old");
+    snprintf(after, sizeof(after), text, "new");
+    int number = 0;
+    set_failing("*", "", SIZE_MAX);
+    struct services *old = make(before, NULL);
+    assert_int_equal(services_start(old), 0);
+    submit_some(old, &number, 100);
+    struct services *new = make(after, old);
+    assert_int_equal(services_start(new), 0);
+    for (int i = 0; i < 4; i++) {
+        submit_some(new, &number, 15);
+        submit_some(old, &number, 15);
+    }
+    submit_some(new, &number, 100);
+    assert_int_equal(services_free(old, 1), 0);
+    set_failing("", "", 0);
+    await_stats(target(new, "s", "default"), nothing_waits, "done");
+    await(&plugin.sent, (size_t)number, "sent");
+    await(&plugin.closed, 1, "closed by the service that has nothing left to do");
+    assert_int_equal(services_free(new, 10 * 1000), 0);
+    check_each_came_once(number);
+}
+
 /* Submits one with this text and a payload of so many bytes. */
 static void submit_large(struct target *t, const char *topic, const char *text, size_t len,
                          int priority)
@@ -263,6 +293,7 @@ static void what_is_urgent_far_behind_is_found_while_others_are_delivered(void *
 /* clang-format off */
 TEST_SUITE("spill",
            DISK_TEST(what_is_taken_over_is_not_mixed_up_with_what_came_meanwhile),
+           DISK_TEST(what_cannot_be_taken_over_is_not_mixed_up_with_what_came_meanwhile),
            DISK_TEST(large_urgent_ones_are_loaded_one_by_one_but_before_others),
            DISK_TEST(a_scan_reads_some_megabytes_at_a_time),
            DISK_TEST(what_is_urgent_far_behind_is_found_while_others_are_delivered));
