@@ -539,7 +539,7 @@ void deliver_shared(struct worker *worker, struct share_member *member, struct p
         struct share *share = share_ref(member->share);
         share_member_done(member);
         share_member_unref(member);
-        member = share_choose(share, NULL);
+        member = share_choose(share, NULL, p->was != NULL);
         share_unref(share);
         if (!member) /* the last one has left while it was under way */
             COUNT(worker, publish_dropped, 1);
@@ -559,6 +559,13 @@ struct orphans {
     bool failed; /* there was no place for one */
 };
 
+/* Whether a message is better off with another member than with one that is away. */
+static bool is_better(const struct share_member *to, const struct flow_item *item)
+{
+    return atomic_load(&to->connected) && (!item->kept || atomic_load(&to->durable)) &&
+           !share_member_is_full(to);
+}
+
 /* Finds another member for a message, and takes it if there is one that gets it earlier. What has been sent once
  * is sent again by this session if there is none, as it was [MQTT-4.4.0-1]. */
 static bool collect(void *context, struct flow_item *item, bool sent)
@@ -576,9 +583,9 @@ static bool collect(void *context, struct flow_item *item, bool sent)
     }
     const struct share_member *from = item->terms.share;
     bool left = atomic_load(&from->left);
-    struct share_member *to = share_choose(from->share, from);
-    if (to && !left && !atomic_load(&to->connected)) {
-        share_member_done(to); /* as good as here */
+    struct share_member *to = share_choose(from->share, from, item->kept != NULL);
+    if (to && !left && !is_better(to, item)) {
+        share_member_done(to);
         share_member_unref(to);
         to = NULL;
     }

@@ -36,7 +36,8 @@ bool deliver_is_congested(const struct session *session);
 void deliver_shared(struct worker *worker, struct share_member *member, struct publish *publish);
 
 /* Gives what the session has by shared subscriptions (by one member, unless NULL) and was not received, to
- * others; if there are none, a persistent session keeps it. */
+ * others; if there are none, a persistent session keeps it, as it does what is on disk when others would not have it
+ * there, or have no room. */
 void deliver_to_others(struct worker *worker, struct session *session, struct share_member *member);
 
 #endif

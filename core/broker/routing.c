@@ -392,7 +392,7 @@ size_t route(struct worker *worker, struct publish *p)
     for (uint32_t i = 0; i < routed->receiver_count; i++)
         to_receiver(worker, &routed->receivers[i], p);
     for (uint32_t i = 0; i < routed->share_count; i++) {
-        struct share_member *member = share_choose(routed->shares[i], NULL);
+        struct share_member *member = share_choose(routed->shares[i], NULL, false);
         if (member)
             deliver_shared(worker, member, p);
     }

@@ -242,29 +242,49 @@ void shares_leave(struct shares *shares, struct share_member *member)
 
 /* ---- Choosing ---- */
 
-struct share_member *share_choose(struct share *share, const struct share_member * not )
+/* Less is better. */
+enum rank {
+    BEST,
+    LESS_SAFE,
+    AWAY,
+    FULL,
+    AWAY_AND_FULL,
+    NOBODY
+};
+
+static enum rank rank_of(const struct share_member *member, bool on_disk)
 {
-    struct share_member *best = NULL, *away = NULL;
+    const bool here = atomic_load_explicit(&member->connected, memory_order_relaxed);
+    unsigned most = atomic_load_explicit(&member->most, memory_order_relaxed);
+    if (most > 0 && atomic_load_explicit(&member->load, memory_order_relaxed) >= most)
+        return here ? FULL : AWAY_AND_FULL;
+    if (!here)
+        return AWAY;
+    return on_disk && !atomic_load_explicit(&member->durable, memory_order_relaxed) ? LESS_SAFE
+                                                                                    : BEST;
+}
+
+struct share_member *share_choose(struct share *share, const struct share_member * not,
+                                  bool on_disk)
+{
+    struct share_member *best = NULL;
+    enum rank best_rank = NOBODY;
     unsigned best_load = 0;
     pthread_mutex_lock(&share->lock);
     for (size_t i = 0; i < share->count; i++) {
-        size_t at = (share->turn + i) % share->count;
-        struct share_member *member = share->members[at];
+        struct share_member *member = share->members[(share->turn + i) % share->count];
         if (member == not )
             continue;
-        if (!atomic_load_explicit(&member->connected, memory_order_relaxed)) {
-            away = away ? away : member;
-            continue;
-        }
+        enum rank rank = rank_of(member, on_disk);
         unsigned load = atomic_load_explicit(&member->load, memory_order_relaxed);
-        if (!best || load < best_load) {
+        if (rank < best_rank || (rank == best_rank && rank != AWAY && load < best_load)) {
             best = member;
+            best_rank = rank;
             best_load = load;
         }
-        if (load < BUSY)
+        if (rank == BEST && load < BUSY)
             break;
     }
-    best = best ? best : away;
     if (best) {
         share->turn = (share->turn + 1) % share->count;
         share_member_ref(best);

@@ -3,7 +3,8 @@
 /*
  * Shared subscriptions ($share/NAME/FILTER): groups whose members may be sessions of several workers. Each
  * message goes to one of them: to the next in turn that is connected and not busy. Any thread but where it
- * says other; locks inside are held for single calls.
+ * says other; locks inside are held for single calls. What waits on disk for one that is away goes to others
+ * as far as they keep it as safely, and have room for it.
  */
 
 #ifndef TOCSIN_BROKER_SHARE_H
@@ -23,7 +24,9 @@ struct share_member {
     atomic_uint refs;
     atomic_uint load; /* messages that it has been given and not acknowledged */
     atomic_bool connected;
-    atomic_bool left; /* gets nothing more */
+    atomic_bool left;    /* gets nothing more */
+    atomic_bool durable; /* what waits for it is on disk */
+    atomic_uint most;    /* so many may wait for it (max_queued_messages); 0: any number */
     unsigned worker;
     struct share *share;
     size_t at; /* in the group; by its lock */
@@ -62,10 +65,18 @@ static inline void share_member_done(struct share_member *member)
     atomic_fetch_sub_explicit(&member->load, 1, memory_order_relaxed);
 }
 
+/* Whether more waits for it than may. */
+static inline bool share_member_is_full(const struct share_member *member)
+{
+    unsigned most = atomic_load_explicit(&member->most, memory_order_relaxed);
+    return most > 0 && atomic_load_explicit(&member->load, memory_order_relaxed) > most;
+}
+
 /* The next member in turn, with a reference: of those connected the first that is not busy, or else the least
- * busy; if none is connected, one that is away. Its load is one more. `not` is passed over (NULL for none).
- * NULL if there is none. */
-struct share_member *share_choose(struct share *share, const struct share_member * not );
+ * busy; if none is connected, or they are full, one that is away. With `on_disk`, for what is on disk already, those
+ * that are durable come first. Its load is one more. `not` is passed over (NULL for none). NULL if there is none. */
+struct share_member *share_choose(struct share *share, const struct share_member * not,
+                                  bool on_disk);
 
 /* "NAME/FILTER", with the mount point; no NUL follows. */
 const char *share_name(const struct share *share, size_t *len);

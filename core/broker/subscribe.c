@@ -9,6 +9,7 @@
 #include "broker/deliver.h"
 #include "broker/durable.h"
 
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -194,6 +195,12 @@ static void take_member(struct share_member *member)
         member->next->link = member->link;
 }
 
+static unsigned room_for(const struct worker *worker)
+{
+    int64_t most = worker->settings->max_queued_messages;
+    return most < UINT_MAX ? (unsigned)most : 0;
+}
+
 static int join(struct worker *worker, struct session *session,
                 const struct mqtt_subscription *wanted, const struct mounted *filter, uint8_t qos,
                 uint32_t id)
@@ -214,6 +221,8 @@ static int join(struct worker *worker, struct session *session,
         COUNT(worker, shared_subscriptions, 1);
     }
     atomic_store(&member->connected, session->client != NULL); /* at the start nobody is */
+    atomic_store(&member->durable, session_is_durable(session));
+    atomic_store(&member->most, room_for(worker));
     identifiers_unref(member->ids);
     member->ids = ids;
     member->qos = qos;

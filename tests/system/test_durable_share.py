@@ -96,6 +96,38 @@ def test_the_group_gets_all_that_waits_for_one_who_reads_slowly(durable, how):
     b.nothing()
 
 
+@pytest.mark.parametrize("workers", [1, 3])
+def test_what_is_on_disk_stays_there_when_its_member_leaves(durable, workers):
+    """A member whose session ends with its connection would have it in memory only."""
+    d = durable(how="killed", workers=workers)
+    a = d.wire("a", receive_maximum=1).subscribe("$share/g/t")
+    p = d.wire("p", clean=1)
+    for i in range(60):
+        p.publish("t", b"%d" % i, qos=1)
+    for i in range(4):
+        d.wire(f"m{i}", clean=1, expiry=0, receive_maximum=1).subscribe("$share/g/t")
+    a.leave()
+    d.committed(workers)
+    d.restart()
+    got = payloads(d.drain(d.wire("a")))
+    assert sorted(set(got), key=int) == [b"%d" % i for i in range(60)]
+
+
+@twice
+@pytest.mark.parametrize("workers", [1, 3])
+def test_others_get_no_more_than_they_have_room_for(durable, how, workers):
+    d = durable(how=how, workers=workers, max_queued_messages=100)
+    names = ["a", "b", "c"]
+    wires = [d.wire(name, receive_maximum=1).subscribe("$share/g/t") for name in names]
+    d.wire("p", clean=1).publish_all(("t", b"%d" % i, 1) for i in range(240))
+    wires[0].leave()
+    d.wire("p", clean=1).publish_all(("t", b"%d" % i, 1) for i in range(240, 270))  # there is room for these with "a"
+    d.committed(workers)
+    d.restart()
+    got = [payload for name in names for payload in payloads(d.drain(d.wire(name)))]
+    assert sorted(set(got), key=int) == [b"%d" % i for i in range(270)]
+
+
 @twice
 def test_what_is_shared_and_what_is_not_are_both_in_order(durable, how):
     """What is not shared is loaded in its order, though what is shared is in memory already."""

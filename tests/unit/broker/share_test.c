@@ -20,7 +20,7 @@ static struct share_member *join(struct shares *shares, const char *name, const 
 /* Chooses, and gives the reference back; the load stays. */
 static const struct share_member *choose(struct share *share, const struct share_member *except)
 {
-    struct share_member *member = share_choose(share, except);
+    struct share_member *member = share_choose(share, except, false);
     share_member_unref(member);
     return member;
 }
@@ -58,6 +58,40 @@ static void message_goes_to_the_next_who_is_connected_and_not_busy(void **state)
     atomic_store(&m[1]->connected, false);
     assert_non_null(choose(share, NULL));
     assert_ptr_not_equal(choose(share, m[1]), m[1]);
+    for (size_t i = 0; i < 3; i++)
+        shares_leave(shares, m[i]);
+    shares_free(shares);
+}
+
+static void what_is_on_disk_goes_to_who_keeps_it_there_and_none_to_who_is_full(void **state)
+{
+    (void)state;
+    struct shares *shares = shares_new();
+    struct session session = { 0 };
+    struct share_member *m[3];
+    for (size_t i = 0; i < 3; i++)
+        m[i] = join(shares, "g", "t", &session);
+    struct share *share = m[0]->share;
+    atomic_store(&m[1]->durable, true);
+    for (size_t i = 0; i < 5; i++) {
+        struct share_member *member = share_choose(share, NULL, true);
+        assert_ptr_equal(member, m[1]);
+        share_member_unref(member);
+    }
+
+    /* One that is away is better than one that is full; if all are full it is one that is here. */
+    atomic_store(&m[0]->connected, false);
+    atomic_store(&m[1]->most, 10);
+    atomic_store(&m[1]->load, 10);
+    atomic_store(&m[2]->most, 1);
+    assert_ptr_equal(choose(share, NULL), m[2]);
+    assert_false(share_member_is_full(m[2]));
+    for (size_t i = 0; i < 5; i++)
+        assert_ptr_equal(choose(share, NULL), m[0]);
+    atomic_store(&m[0]->most, 1);
+    for (size_t i = 0; i < 5; i++)
+        assert_ptr_not_equal(choose(share, NULL), m[0]);
+    assert_true(share_member_is_full(m[2]));
     for (size_t i = 0; i < 3; i++)
         shares_leave(shares, m[i]);
     shares_free(shares);
@@ -108,7 +142,7 @@ static void group_is_its_name_and_filter_and_ends_with_its_last_member(void **st
     shares_leave(shares, m2);
     assert_true(shares_generation(shares) != before);
     assert_true(atomic_load(&held->left));
-    assert_null(share_choose(share, NULL));
+    assert_null(share_choose(share, NULL, false));
     assert_int_equal(matching(shares, "a/b"), 2);
     share_member_unref(held);
     share_unref(share);
@@ -150,7 +184,7 @@ static void *run(void *context)
                                         r->number, &session);
         struct share *share = NULL;
         shares_match(r->shares, "a", 1, gather, &share);
-        struct share_member *chosen = share ? share_choose(share, NULL) : NULL;
+        struct share_member *chosen = share ? share_choose(share, NULL, false) : NULL;
         r->chosen += chosen != NULL;
         if (chosen)
             share_member_done(chosen);
@@ -183,6 +217,8 @@ static void members_come_and_go_while_others_choose(void **state)
     shares_free(shares);
 }
 
-TEST_SUITE("broker share", cmocka_unit_test(message_goes_to_the_next_who_is_connected_and_not_busy),
+TEST_SUITE("broker share",
+           cmocka_unit_test(what_is_on_disk_goes_to_who_keeps_it_there_and_none_to_who_is_full),
+           cmocka_unit_test(message_goes_to_the_next_who_is_connected_and_not_busy),
            cmocka_unit_test(group_is_its_name_and_filter_and_ends_with_its_last_member),
            cmocka_unit_test(members_come_and_go_while_others_choose));
