@@ -245,8 +245,8 @@ void shares_leave(struct shares *shares, struct share_member *member)
 /* Less is better. */
 enum rank {
     BEST,
-    LESS_SAFE,
     AWAY,
+    LESS_SAFE,
     FULL,
     AWAY_AND_FULL,
     NOBODY

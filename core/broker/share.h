@@ -74,7 +74,8 @@ static inline bool share_member_is_full(const struct share_member *member)
 
 /* The next member in turn, with a reference: of those connected the first that is not busy, or else the least
  * busy; if none is connected, or they are full, one that is away. With `on_disk`, for what is on disk already, those
- * that are durable come first. Its load is one more. `not` is passed over (NULL for none). NULL if there is none. */
+ * that are durable come first, also if they are away: others would lose it with a kill. Its load is one more. `not`
+ * is passed over (NULL for none). NULL if there is none. */
 struct share_member *share_choose(struct share *share, const struct share_member * not,
                                   bool on_disk);
 

@@ -113,6 +113,21 @@ def test_what_is_on_disk_stays_there_when_its_member_leaves(durable, workers):
     assert sorted(set(got), key=int) == [b"%d" % i for i in range(60)]
 
 
+@pytest.mark.parametrize("workers", [1, 3])
+def test_what_is_on_disk_stays_there_when_its_session_ends(durable, workers):
+    """It waits for one who keeps it there, though others could have it sooner."""
+    d = durable(how="killed", workers=workers)
+    d.wire("a", receive_maximum=1).subscribe("$share/g/t").leave()
+    d.wire("p", clean=1).publish_all(("t", b"%d" % i, 1) for i in range(60))
+    d.wire("b").subscribe("$share/g/t").leave()
+    d.wire("m", clean=1, expiry=0, receive_maximum=1).subscribe("$share/g/t")
+    end_of(d, "a", "clean")
+    d.committed(workers)
+    d.restart()
+    got = payloads(d.drain(d.wire("b")))
+    assert sorted(set(got), key=int) == [b"%d" % i for i in range(60)]
+
+
 @twice
 @pytest.mark.parametrize("workers", [1, 3])
 def test_others_get_no_more_than_they_have_room_for(durable, how, workers):

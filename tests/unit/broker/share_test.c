@@ -77,7 +77,9 @@ static void what_is_on_disk_goes_to_who_keeps_it_there_and_none_to_who_is_full(v
         struct share_member *member = share_choose(share, NULL, true);
         assert_ptr_equal(member, m[1]);
         share_member_unref(member);
+        atomic_store(&m[1]->connected, i < 2);
     }
+    atomic_store(&m[1]->connected, true);
 
     /* One that is away is better than one that is full; if all are full it is one that is here. */
     atomic_store(&m[0]->connected, false);
