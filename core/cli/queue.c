@@ -464,6 +464,15 @@ static int64_t retry_all(sqlite3 *db, const struct cli_args *args, struct filter
 
 /* ---- The command ---- */
 
+/* Whether it is a number that a delivery can have. */
+static bool is_number(const char *text)
+{
+    errno = 0;
+    const uint64_t number = strtoull(text, NULL, 10);
+    return text[strspn(text, "0123456789")] == '\0' && errno == 0 && number > 0 &&
+           number <= INT64_MAX;
+}
+
 static const char *read_filter(const struct cli_args *args, struct filter *f)
 {
     const char *target = cli_value(&cli_queue, args, "target");
@@ -492,7 +501,7 @@ static const char *read_filter(const struct cli_args *args, struct filter *f)
     if (since)
         f->since_ms = clock_wall_ms() - span;
     for (size_t i = 0; i < f->number_count; i++)
-        if (f->numbers[i][strspn(f->numbers[i], "0123456789")] != '\0')
+        if (!is_number(f->numbers[i]))
             return "after the verb come numbers, as list prints them";
     return NULL;
 }
@@ -571,8 +580,6 @@ static int carry_out(sqlite3 *db, const char *path, const struct cli_args *args,
     bool dry_run = cli_value(&cli_queue, args, "dry-run") != NULL;
     struct showing showing = { db, as_json };
     struct listing listing = { .as_json = as_json };
-    if (cli_value(&cli_queue, args, "to") && strcmp(verb, "retry") != 0)
-        return cli_misused(&cli_queue, "--to is for retry");
     if (strcmp(verb, "list") == 0)
         return finish(db, path, verb, filter, visit(db, filter, list_one, &listing), "found",
                       as_json);
@@ -582,25 +589,44 @@ static int carry_out(sqlite3 *db, const char *path, const struct cli_args *args,
     if (strcmp(verb, "retry") == 0)
         return finish(db, path, verb, filter, retry_all(db, args, filter, dry_run, as_json),
                       dry_run ? "would be tried again" : "will be tried again", as_json);
-    if (strcmp(verb, "drop") == 0) {
-        if (filter->waiting && !dry_run && book_file_in_use(path))
-            return fail("%s: what waits cannot be dropped while %s runs with it: end that first",
-                        path, "tocsin");
-        filter->dead = !filter->waiting;
-        return finish(db, path, verb, filter,
-                      change_all(db, filter, "DELETE FROM delivery WHERE number = ?1",
-                                 "DELETE FROM attempt WHERE delivery = ?1", NULL, dry_run, as_json),
-                      dry_run ? "would be dropped" : "dropped", as_json);
-    }
-    return cli_misused(&cli_queue, "%s is not list, show, retry or drop", verb);
+    if (filter->waiting && !dry_run && book_file_in_use(path))
+        return fail("%s: what waits cannot be dropped while %s runs with it: end that first", path,
+                    "tocsin");
+    filter->dead = !filter->waiting;
+    return finish(db, path, verb, filter,
+                  change_all(db, filter, "DELETE FROM delivery WHERE number = ?1",
+                             "DELETE FROM attempt WHERE delivery = ?1", NULL, dry_run, as_json),
+                  dry_run ? "would be dropped" : "dropped", as_json);
+}
+
+/* Complains about a call that makes no sense, before any file is looked for. Returns 0 if there is nothing to complain of. */
+static int complain(const struct cli_args *args, const struct filter *filter, const char *fault)
+{
+    static const char *const verbs[] = { "list", "show", "retry", "drop" };
+    const char *verb = args->rest[0];
+    size_t i = 0;
+    while (i < 4 && strcmp(verb, verbs[i]) != 0)
+        i++;
+    if (i == 4)
+        return cli_misused(&cli_queue, "%s is not list, show, retry or drop", verb);
+    const bool retries = strcmp(verb, "retry") == 0;
+    if (fault)
+        return cli_misused(&cli_queue, "%s", fault);
+    if (cli_value(&cli_queue, args, "to") && !retries)
+        return cli_misused(&cli_queue, "--to is for retry");
+    if (filter->waiting && retries)
+        return cli_misused(&cli_queue,
+                           "retry is for dead letters: what waits is tried again by itself");
+    return 0;
 }
 
 static int run(const struct cli_args *args)
 {
     struct filter filter;
     const char *fault = read_filter(args, &filter);
-    if (fault)
-        return cli_misused(&cli_queue, "%s", fault);
+    const int misused = complain(args, &filter, fault);
+    if (misused != 0)
+        return misused;
     char *path = book_file_find(&cli_queue, cli_value(&cli_queue, args, "config"),
                                 "nothing is kept on disk", NULL);
     if (!path)

@@ -33,11 +33,11 @@ def start(router, broker, places=1000, more="", waits='initial = "20ms"; max = "
     return router.start(store + config(router, broker, routes, services)).ready()
 
 
-def queue(router, *args, status=0):
+def queue(router, *args, status=0, stderr=False):
     done = subprocess.run([router.build / "tocsin", "queue", *args, "-c", router.config],
                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert done.returncode == status, done.stderr
-    return done.stdout
+    return done.stderr if stderr else done.stdout
 
 
 def entries(router, *args):
@@ -248,12 +248,17 @@ def test_mistakes_are_explained(router, broker):
     done = subprocess.run([router.build / "tocsin", "queue", "list", "-c", router.config],
                           stderr=subprocess.PIPE, text=True)
     assert done.returncode == 1 and "store = { }" in done.stderr
+    assert "burn is not list, show, retry or drop" in queue(router, "burn", status=2, stderr=True)
     start(router, broker)
     queue(router, "burn", status=2)
     queue(router, "list", "--topic", "a/#/b", status=2)
     queue(router, "list", "--since", "yesterday", status=2)
     queue(router, "list", "one", status=2)
     queue(router, "list", "--dead", "--waiting", status=2)
+    for number in ("0", "", str(2 ** 63), "9" * 20):
+        queue(router, "list", number, status=2)
+    done = queue(router, "retry", "--waiting", status=2, stderr=True)
+    assert "retry is for dead letters" in done and len(done.splitlines()) < 4
 
 
 def test_one_program_at_a_time_has_the_store(router, broker, process):
