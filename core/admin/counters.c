@@ -97,7 +97,7 @@ const struct counter counters_of_store[] = {
     T(set_apart, "changes that cannot be carried out"),
     G(waiting, "changes to be written"),
     F(in_trouble, "whether the last write failed"),
-    { "bytes", COUNTER_SIGNED, offsetof(OF, bytes), "size of the file" },
+    { "bytes", COUNTER_SIGNED, offsetof(OF, bytes), "size of the file and its log" },
     END,
 };
 #undef OF

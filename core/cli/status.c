@@ -149,7 +149,7 @@ static void add_store(struct buf *out, const json_t *store)
         buf_add_str(out, "store       none: what waits ends with the daemon\n");
     else
         buf_addf(out,
-                 "store       %s, %" PRId64 " KiB, to be written: %" PRId64
+                 "store       %s, %" PRId64 " KiB with its log, to be written: %" PRId64
                  ", dead letters: %" PRId64 "\n",
                  is_true(store, "in_trouble") ? "CANNOT BE WRITTEN" : "works",
                  (int64_t)(number_of(store, "bytes") / 1024), (int64_t)number_of(store, "waiting"),

@@ -636,9 +636,22 @@ size_t store_close(struct store *store, int64_t wait_ms)
     return left;
 }
 
+/* The log can be the larger one: a full disk lets nothing be moved from it into the file. */
+static int64_t size_on_disk(const struct store *store)
+{
+    if (!store->file.durable)
+        return 0;
+    struct stat file, log;
+    struct buf name = BUF_INIT(65536);
+    buf_addf(&name, "%s-wal", store->file.path);
+    int64_t size = stat(store->file.path, &file) == 0 ? (int64_t)file.st_size : 0;
+    size += stat(buf_str(&name), &log) == 0 ? (int64_t)log.st_size : 0;
+    buf_release(&name);
+    return size;
+}
+
 void store_stats(struct store *store, struct store_stats *out)
 {
-    struct stat file;
     *out = (struct store_stats){
         .tasks = atomic_load(&store->finished),
         .commits = atomic_load(&store->commits),
@@ -646,7 +659,6 @@ void store_stats(struct store *store, struct store_stats *out)
         .set_apart = atomic_load(&store->set_apart),
         .waiting = atomic_load(&store->posted) - atomic_load(&store->finished),
         .in_trouble = atomic_load(&store->in_trouble),
-        .bytes =
-            store->file.durable && stat(store->file.path, &file) == 0 ? (int64_t)file.st_size : 0,
+        .bytes = size_on_disk(store),
     };
 }

@@ -122,7 +122,7 @@ struct store_stats {
     uint64_t set_apart;                /* counter: tasks that cannot be carried out */
     uint64_t waiting;                  /* gauge: posted, not committed */
     bool in_trouble;                   /* gauge: the last commit failed */
-    int64_t bytes;                     /* gauge: of the file, without its log */
+    int64_t bytes;                     /* gauge: of the file and its log */
 };
 void store_stats(struct store *store, struct store_stats *out);
 

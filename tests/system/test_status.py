@@ -329,6 +329,9 @@ def test_a_full_disk_is_critical_until_there_is_room(router, source, client, bui
     critical = status.health("critical")
     assert "the store cannot be written" in critical["reasons"][0] and critical["store"]["in_trouble"]
     assert ask(build, router, "--check").returncode == 2
+    size = sum(path.stat().st_size for path in (tmp_path / "db", tmp_path / "db-wal"))
+    status.until(lambda s: s["store"]["bytes"] == size)
+    assert f"CANNOT BE WRITTEN, {size // 1024} KiB with its log," in ask(build, router).stdout
     mood.write_text("works")
     assert status.until(lambda s: not s["store"]["in_trouble"])["health"] != "critical"
 
