@@ -57,7 +57,10 @@ static int check(const char *path)
     }
     if (rc == SQLITE_CORRUPT || rc == SQLITE_NOTADB || lines > 0) {
         struct buf why = BUF_INIT(65536);
-        store_file_damaged(path, lines > 0 ? "see above" : sqlite3_errmsg(db), &why);
+        if (rc == SQLITE_NOTADB)
+            store_file_not_a_database(path, sqlite3_errmsg(db), &why);
+        else
+            store_file_damaged(path, lines > 0 ? "see above" : sqlite3_errmsg(db), &why);
         status = fail("%s%s", buf_str(&why), "");
         buf_release(&why);
     } else if (rc != SQLITE_OK) {
@@ -156,6 +159,19 @@ static int rescue(const char *path, const char *to)
 
 /* ---- The command ---- */
 
+/* Says why a file cannot be a store at all; NULL if it may be one. */
+static const char *fault_of(const char *path, bool was_named)
+{
+    struct stat file;
+    if (stat(path, &file) < 0)
+        return errno == ENOENT && !was_named
+                   ? "No such file or directory; the daemon makes it when it runs"
+                   : strerror(errno);
+    if (S_ISDIR(file.st_mode))
+        return "is a folder: name the file in it";
+    return S_ISREG(file.st_mode) ? NULL : "is no regular file, so it cannot be a store";
+}
+
 static int run(const struct cli_args *args)
 {
     const char *verb = args->rest[0], *to = cli_value(&cli_store, args, "to");
@@ -170,12 +186,8 @@ static int run(const struct cli_args *args)
                                       "there is no file", NULL);
     if (!path)
         return CLI_FAILED;
-    int status = access(path, F_OK) < 0 ? fail(errno == ENOENT && args->rest_count < 2
-                                                   ? "%s: %s; the daemon makes it when it runs"
-                                                   : "%s: %s",
-                                               path, strerror(errno))
-                 : checks ? check(path)
-                          : rescue(path, to);
+    const char *fault = fault_of(path, args->rest_count > 1);
+    int status = fault ? fail("%s: %s", path, fault) : checks ? check(path) : rescue(path, to);
     free(path);
     return status;
 }

@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "store/schema.h"
 #include "store/store.h"
+#include "store/trace.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -85,12 +86,25 @@ void store_file_damaged(const char *path, const char *found, struct buf *why)
         path, found, path);
 }
 
+void store_file_not_a_database(const char *path, const char *found, struct buf *why)
+{
+    if (trace_found(path))
+        store_file_damaged(path, found, why);
+    else
+        buf_addf(why,
+                 "%s is no store, or nothing is left of it (%s): nothing in it was changed; name "
+                 "another file in store.path, or move it away to begin with an empty one",
+                 path, found);
+}
+
 /* Says what SQLite has against the file. */
 static int explain(const struct store_file *file, struct buf *why)
 {
     int code = sqlite3_errcode(file->db) & 0xff, system = sqlite3_system_errno(file->db);
     switch (code) {
     case SQLITE_NOTADB:
+        store_file_not_a_database(file->path, sqlite3_errmsg(file->db), why);
+        return -EBADMSG;
     case SQLITE_CORRUPT:
         store_file_damaged(file->path, sqlite3_errmsg(file->db), why);
         return -EBADMSG;

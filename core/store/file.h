@@ -34,4 +34,7 @@ void store_file_close(struct store_file *file);
 /* The sentence for damage; `found` is what was found. */
 void store_file_damaged(const char *path, const char *found, struct buf *why);
 
+/* The same for a file that does not begin as a database does: it may never have been one, see trace_found(). */
+void store_file_not_a_database(const char *path, const char *found, struct buf *why);
+
 #endif

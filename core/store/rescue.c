@@ -6,6 +6,7 @@
 
 #include "store/file.h"
 #include "store/salvage.h"
+#include "store/trace.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -380,6 +381,10 @@ int store_rescue(const char *from, const char *to,
     if (stat(to, &file) == 0) {
         buf_addf(why, "%s is there already: move it away", to);
         return -EEXIST;
+    }
+    if (access(from, R_OK) == 0 && !trace_found(from)) {
+        buf_addf(why, "%s is no store, or nothing is left of it: nothing was changed", from);
+        return -EBADMSG;
     }
     struct buf copy = BUF_INIT(65536);
     buf_addf(&copy, "%s-copy", to);

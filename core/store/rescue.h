@@ -22,7 +22,7 @@ struct rescued {
  * yet. Works on a copy, `to`-copy, which goes again: what is damaged stays as it is. `tell` is called for each table.
  * Returns 0, or a negative errno value with a sentence in `why`, and then there is no `to`:
  *   -EEXIST   `to` is there already
- *   -EBADMSG  there is not even a head
+ *   -EBADMSG  there is not even a head, or it is no store
  *   others    as the system says
  */
 int store_rescue(const char *from, const char *to,

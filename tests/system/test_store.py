@@ -198,18 +198,29 @@ def test_what_was_delivered_during_disk_trouble_is_acknowledged(daemon, publishe
     finish(d, clients)
 
 
-def test_a_damaged_file_is_not_started_with(daemon):
+def store(build, *args):
+    return subprocess.run([build / "tocsin", "store", *map(str, args)], capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("spoil, is_store", [(lambda good: b"no database" * 1000, False), (lambda good: b"Z" * 4096 + good[4096:], True)],
+                         ids=["a letter", "the first page is gone"])
+def test_a_damaged_file_is_not_started_with(daemon, build, spoil, is_store):
     d = daemon()
     d.start()
     assert d.stop() == 0
-    d.database.write_bytes(b"no database" * 1000)
+    spoilt = spoil(d.database.read_bytes())
+    d.database.write_bytes(spoilt)
     d.start(wait=False)
     assert d.process.wait(60) == 1
-    assert b"is damaged" in d.said() and b"tocsin store rescue" in d.said()
-
-
-def store(build, *args):
-    return subprocess.run([build / "tocsin", "store", *map(str, args)], capture_output=True, text=True)
+    checked = store(build, "check", d.database)
+    assert checked.returncode == 1
+    for said in (d.said().decode(), checked.stderr):  # what does not help is not recommended
+        assert ("is damaged" in said, "tocsin store rescue" in said, "is no store" in said) == (is_store, is_store, not is_store), said
+    rescued = store(build, "rescue", d.database)
+    assert rescued.returncode == (0 if is_store else 1), rescued.stderr
+    if not is_store:
+        assert "is no store, or nothing is left of it" in rescued.stderr
+        assert d.database.read_bytes() == spoilt
 
 
 def test_what_is_left_of_a_damaged_file_is_rescued_and_delivered(daemon, publishers, build):
@@ -250,7 +261,9 @@ def test_what_is_left_of_a_damaged_file_is_rescued_and_delivered(daemon, publish
 
 
 @pytest.mark.parametrize("args, says", [([], "store: "), (["mend"], "not check or rescue"), (["check", "/nowhere/db"], "No such file"),
-                                        (["check", "--to", "x"], "--to belongs to rescue")])
+                                        (["check", "--to", "x"], "--to belongs to rescue"), (["check", "/tmp"], "/tmp: is a folder"),
+                                        (["check", "/dev/null"], "/dev/null: is no regular file"), (["rescue", "/tmp"], "/tmp: is a folder"),
+                                        (["rescue", "/dev/null", "--to", "/tmp/x"], "is no regular file")])
 def test_calls_of_store_that_make_no_sense(build, args, says):
     done = store(build, *args)
     assert done.returncode != 0 and says in done.stderr

@@ -168,7 +168,7 @@ static void what_is_not_ours_is_left_alone(void **state)
     for (int i = 0; i < 500; i++)
         fputs("This is a letter and no database.\n", file);
     fclose(file);
-    refuses(t.path, -EBADMSG, "is damaged (file is not a database)");
+    refuses(t.path, -EBADMSG, "is no store, or nothing is left of it (file is not a database)");
     temporary_release(&t);
 }
 

@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "store/rescue.h"
 #include "store/store.h"
+#include "store/trace.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -240,8 +241,69 @@ static void what_is_left_of_a_cut_file_is_saved(void **state)
     temporary_release(&t);
 }
 
+static void write_file(const char *path, const char *line, int times)
+{
+    FILE *file = fopen(path, "w");
+    assert_non_null(file);
+    for (int i = 0; i < times; i++)
+        fputs(line, file);
+    fclose(file);
+}
+
+/* A page of lines that end with CR begins with what could be the kind of a page. */
+static void what_never_was_a_store_is_not_replaced_by_an_empty_one(void **state)
+{
+    (void)state;
+    struct temporary t;
+    temporary_init(&t);
+    static const char *const lines[] = { "This is a letter.\n", "\rLine 7\n\n\n\n\n\n\n\n",
+                                         "short" };
+    for (size_t i = 0; i < ROWS(lines); i++) {
+        struct saved saved;
+        write_file(t.path, lines[i], i < 2 ? 4096 : 1);
+        assert_false(trace_found(t.path));
+        CHECK(rescue(&t, &saved) == -EBADMSG, "%s", lines[i]);
+        assert_int_equal(saved.tables, 0);
+    }
+    temporary_release(&t);
+}
+
+/* The file itself is lost, all that was written last is in the log. */
+static void a_log_beside_it_is_a_trace(void **state)
+{
+    (void)state;
+    struct temporary t;
+    temporary_init(&t);
+    fill(&t, true);
+    write_file(t.path, "This is a letter.\n", 4096);
+    assert_true(trace_found(t.path));
+    char wal[128];
+    snprintf(wal, sizeof(wal), "%s-wal", t.path);
+    unlink(wal);
+    assert_false(trace_found(t.path));
+    temporary_release(&t);
+}
+
+static void a_store_without_its_first_page_has_traces(void **state)
+{
+    (void)state;
+    struct temporary t;
+    temporary_init(&t);
+    uint8_t was[PAGE];
+    for (int way = 0; way < 2; way++) {
+        unlink(t.path);
+        open_and_close(t.path); /* with no row in it */
+        spoil(t.path, 0, way, was);
+        assert_true(trace_found(t.path));
+    }
+    temporary_release(&t);
+}
+
 TEST_SUITE("store rescue", cmocka_unit_test(a_whole_file_is_copied_as_a_whole),
            cmocka_unit_test(what_is_there_already_is_not_overwritten),
            cmocka_unit_test(each_page_may_be_spoilt_and_only_what_it_held_is_missing),
            cmocka_unit_test(a_spoilt_head_costs_nothing),
-           cmocka_unit_test(what_is_left_of_a_cut_file_is_saved));
+           cmocka_unit_test(what_is_left_of_a_cut_file_is_saved),
+           cmocka_unit_test(what_never_was_a_store_is_not_replaced_by_an_empty_one),
+           cmocka_unit_test(a_log_beside_it_is_a_trace),
+           cmocka_unit_test(a_store_without_its_first_page_has_traces));
