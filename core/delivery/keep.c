@@ -36,8 +36,10 @@ struct store *keeper_store(const struct keeper *keeper)
 
 void keeper_free(struct keeper *keeper)
 {
-    if (keeper)
+    if (keeper) {
         survey_free(keeper->survey);
+        keep_find_free(keeper->late);
+    }
     free(keeper);
 }
 

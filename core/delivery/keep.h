@@ -141,4 +141,28 @@ void keep_load(struct keep_load *load);
 /* The same at once, before anything is put: does not call `loaded`. Returns 0 or a negative errno value. */
 int keep_load_now(struct keep_load *load);
 
+/*
+ * What is on disk for targets that are configured only now, while the program runs: nobody may have made anything for them
+ * yet. keep_find() asks about one, and returns the list `others` with that question in front, or NULL without memory (then
+ * `others` is as it was). keep_find_answers() waits until all of a list are answered, after everything that has been put
+ * before, and dead letters that are to be tried again wait like others from then on. Returns 0; or -EIO or -ETIMEDOUT,
+ * and then the list is not the caller's any more.
+ */
+struct keep_find {
+    struct store_task task; /* private */
+    struct keeper *keeper;
+    struct keep_find *next;
+    const struct target *target;
+    uint64_t count, last; /* the answer: how many, and the number of the last */
+    bool answered;
+    uint64_t dead, dead_bytes; /* private, like the rest */
+    bool revived;
+    const char *name; /* behind the service's */
+    char service[];
+};
+struct keep_find *keep_find(struct keeper *keeper, const struct target *target,
+                            struct keep_find *others);
+int keep_find_answers(struct keep_find *list, int64_t wait_ms);
+void keep_find_free(struct keep_find *list); /* NULL is allowed */
+
 #endif

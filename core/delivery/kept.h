@@ -35,6 +35,8 @@ struct keeper {
     struct survey
         *survey; /* as it was before those to be tried again became waiting ones; NULL: not taken */
     uint64_t seed; /* for the spread of what is due at once */
+    struct keep_find
+        *late; /* questions that nobody waits for any more: the store may have them still */
 };
 
 enum kept_state {

@@ -282,6 +282,10 @@ void spill_load(struct service_target *target);
  * value, and adds what was found to `*found`. */
 int spill_restore(struct service_target *target, uint64_t *found);
 
+/* The same while the program runs, for a target that nobody has made anything for yet: so many are on disk, up to this number.
+ * With the lock; spill_load() then loads them. */
+void spill_find(struct service_target *target, uint64_t count, uint64_t last);
+
 /* Takes in dead letters that a person wants tried again, if there are any. */
 void spill_revive(struct service_target *target);
 

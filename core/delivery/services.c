@@ -16,7 +16,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define LONGEST_TICK 1000 /* ms between two looks of the watchdog */
+#define LONGEST_TICK 1000  /* ms between two looks of the watchdog */
+#define FIND_WAIT_MS 10000 /* longest time that a reload waits for the disk */
 
 struct services {
     struct service **items; /* in the order of the file */
@@ -350,8 +351,73 @@ void services_revive(struct services *services)
             spill_revive(services->items[i]->targets[j]);
 }
 
+/* Whether the set before has a target of this name, or one that is left of an earlier one: then what is on disk is its. */
+static bool had_before(struct services *before, const struct service_target *t)
+{
+    const char *service = t->service->name, *name = t->target.name;
+    if (services_target(before, service, strlen(service), name, strlen(name)))
+        return true;
+    bool had = false;
+    pthread_mutex_lock(&before->lock);
+    for (const struct retired *r = before->retired; r && !had; r = r->next)
+        had = strcmp(r->service->name, service) == 0 &&
+              service_target(r->service, name, strlen(name));
+    pthread_mutex_unlock(&before->lock);
+    return had;
+}
+
+/* Asks what is on disk for a service's targets, where that can be nobody's. Returns 0 or -ENOMEM. */
+static int ask(struct services *before, const struct service *s, struct keep_find **list)
+{
+    for (size_t i = 0; i < s->target_count; i++) {
+        if (had_before(before, s->targets[i]))
+            continue;
+        struct keep_find *asked = keep_find(s->host->keeper, &s->targets[i]->target, *list);
+        if (!asked)
+            return -ENOMEM;
+        *list = asked;
+    }
+    return 0;
+}
+
+/* Takes up what is on disk for targets that were not configured before: what comes for them from now on is behind it. Returns 0
+ * or a negative errno value. */
+static int take_up(struct services *services)
+{
+    struct services *before = services->predecessor;
+    struct keeper *keeper = services->count > 0 ? services->items[0]->host->keeper : NULL;
+    struct keep_find *list = NULL;
+    int rc = 0;
+    for (size_t i = 0; keeper && before && rc == 0 && i < services->count; i++)
+        if (find(before, services->items[i]->name, strlen(services->items[i]->name)) !=
+            services->items[i])
+            rc = ask(before, services->items[i], &list);
+    if (!list)
+        return rc;
+    int answers = keep_find_answers(list, FIND_WAIT_MS);
+    if (answers < 0)
+        return answers;
+    uint64_t found = 0;
+    for (const struct keep_find *f = list; rc == 0 && f; f = f->next) {
+        struct service_target *t = f->target->owner;
+        pthread_mutex_lock(&t->service->lock);
+        spill_find(t, f->count, f->last);
+        pthread_mutex_unlock(&t->service->lock);
+        found += f->count;
+    }
+    keep_find_free(list);
+    if (found > 0)
+        log_info("%" PRIu64 " deliveries go on that have waited on disk for targets that were not "
+                 "configured",
+                 found);
+    return rc;
+}
+
 int services_start(struct services *services)
 {
+    int taken_up = take_up(services);
+    if (taken_up < 0)
+        return taken_up;
     for (size_t i = 0; i < services->count; i++) {
         struct service *s = services->items[i];
         pthread_mutex_lock(&s->lock);

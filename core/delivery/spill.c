@@ -533,6 +533,15 @@ int spill_restore(struct service_target *t, uint64_t *found)
     return rc;
 }
 
+void spill_find(struct service_target *t, uint64_t count, uint64_t last)
+{
+    t->spilled = (size_t)count;
+    t->spill_after = 0;
+    t->spill_last = last;
+    t->flow.restored += count;
+    t->urgent_spilled = count > 0; /* something of it may be */
+}
+
 void spill_revive(struct service_target *t)
 {
     struct loading *loading = loading_new(t);

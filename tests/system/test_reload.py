@@ -68,3 +68,49 @@ def test_what_waits_on_disk_is_delivered_once_whatever_is_reloaded(router, broke
     came = collections.Counter(line for room in range(ROOMS) for line in router.path(f"{room}/out").read_bytes().split())
     assert [line for line, count in came.items() if count > 1] == []
     assert sorted(map(int, came)) == list(range(number))
+
+
+def two_services(folder, names):
+    services = "".join(
+        f'{name} = {{ plugin = "file"; queue = {{ max_messages = 50; }}; retry = {{ initial = "20ms"; max = "50ms"; }};'
+        f' targets = {{ out = {{ path = "{folder}/{name}/out"; newline = "always"; }}; }}; }};\n'
+        for name in names)
+    routes = ",".join(f'{{ topic = "in/{name}"; targets = "{name}:out"; }}' for name in names)
+    return routes, services
+
+
+def test_what_waits_for_a_target_that_was_not_configured_goes_on_before_what_comes(router, broker, client):
+    store = f'store = {{ path = "{router.folder}/store/tocsin.db"; }};\n'
+
+    def text(*names):
+        routes, services = two_services(router.folder, names)
+        return store + config(router, broker, routes, services)
+
+    def reload(*names):
+        router.write(text(*names))
+        start = len(router.run.lines)
+        router.run.child.send_signal(signal.SIGHUP)
+        router.run.wait_line("reloaded", start=start)
+
+    router.start(text("a", "b")).ready()
+    c = client(broker.port)
+    for i in range(300):
+        c.publish_soon("in/b", b"%d" % i, 1)
+    c.publish("in/b", b"300", 1)
+    router.run.kill()
+
+    router.start(text("a")).ready()
+    reload("a", "b")
+    c = client(broker.port)
+    c.publish("in/b", b"301", 1)
+    reload("a")  # now the one that was removed has them, and goes on when it is there again
+    reload("a", "b")
+    c.publish("in/b", b"302", 1)
+    router.path("b").mkdir()
+    lines = [int(line) for line in router.lines("b/out", 303)]
+    assert sorted(lines) == list(range(303))
+    assert [n for n in lines if n <= 301] == list(range(302))
+    c.publish("in/b", b"303", 1)
+    router.lines("b/out", 304)
+    assert router.run.stop() == 0
+    assert len(router.path("b/out").read_bytes().split()) == 304
