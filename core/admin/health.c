@@ -65,6 +65,11 @@ void health_judge(struct health *h, const struct observation *seen,
         add(h, HEALTH_WARNING,
             "dead letters wait for a person: %" PRIu64 " (tocsin queue list --dead)",
             seen->dead_letters);
+    if (seen->stray > 0)
+        add(h, HEALTH_WARNING,
+            "deliveries wait on disk for targets that are not configured: %" PRIu64
+            " (put these back and reload, or end the daemon and tocsin queue drop --waiting)",
+            seen->stray);
     if (seen->store.set_apart > 0)
         add(h, HEALTH_WARNING, "changes could not be kept on disk, see the log: %" PRIu64,
             seen->store.set_apart);

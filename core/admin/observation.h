@@ -44,6 +44,7 @@ struct observation {
     struct store_stats store;
     struct ledger_stats ledger;
     uint64_t dead_letters; /* gauge: that wait for a person */
+    uint64_t stray;        /* gauge: deliveries on disk for targets that are not configured */
     bool has_broker;
     struct broker_stats broker;
     bool incomplete; /* there was no memory for all of it */

@@ -39,6 +39,7 @@ static json_t *store_json(const struct observation *seen, bool *good)
     if (store) {
         set(store, "durable", json_true(), good);
         set(store, "dead_letters", json_integer((json_int_t)seen->dead_letters), good);
+        set(store, "not_configured", json_integer((json_int_t)seen->stray), good);
     }
     return store;
 }

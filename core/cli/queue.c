@@ -533,10 +533,11 @@ static void tell_missing(sqlite3 *db, const char *verb, uint64_t number)
                 "--queue %" PRIu64 "` may tell what became of it\n",
                 number);
     else if (state == STATE_WAITING && strcmp(verb, "retry") == 0)
-        fprintf(stderr,
-                "waits, and will be tried again by itself: `tocsin queue show %" PRIu64
-                "` says when\n",
-                number);
+        fprintf(
+            stderr,
+            "waits, and will be tried again by itself if its target is configured: `tocsin queue "
+            "show %" PRIu64 "` says when\n",
+            number);
     else if (state == STATE_WAITING && strcmp(verb, "drop") == 0)
         fprintf(stderr,
                 "waits, and is no dead letter: `tocsin queue drop --waiting %" PRIu64

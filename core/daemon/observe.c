@@ -69,6 +69,7 @@ void observe(struct daemon *daemon, struct observation *out)
         store_stats(daemon->store, &out->store);
         ledger_stats(daemon->ledger, &out->ledger);
         out->dead_letters = keeper_dead(daemon->keeper);
+        out->stray = keeper_stray(daemon->keeper);
     }
     out->has_broker = daemon->broker;
     if (daemon->broker)

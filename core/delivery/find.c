@@ -119,3 +119,20 @@ void keep_find_free(struct keep_find *list)
         list = next;
     }
 }
+
+void keeper_set_stray(struct keeper *keeper, uint64_t count)
+{
+    atomic_store(&keeper->stray, count);
+}
+
+/* Some of them may have come from among the dead letters since the start. */
+void keeper_found_stray(struct keeper *keeper, uint64_t count)
+{
+    const uint64_t stray = keeper_stray(keeper);
+    atomic_store(&keeper->stray, stray > count ? stray - count : 0);
+}
+
+uint64_t keeper_stray(const struct keeper *keeper)
+{
+    return atomic_load(&keeper->stray);
+}

@@ -100,6 +100,11 @@ void keep_told(struct keeper *keeper, uint64_t number);
 /* How many dead letters there are, as of a moment ago. Any thread. */
 uint64_t keeper_dead(const struct keeper *keeper);
 
+/* How many wait on disk for targets that are not configured: so many at the start, and so many less since. Any thread. */
+void keeper_set_stray(struct keeper *keeper, uint64_t count);
+void keeper_found_stray(struct keeper *keeper, uint64_t count);
+uint64_t keeper_stray(const struct keeper *keeper);
+
 /* How many there are on disk for a target, and the number of the last. For no target (both NULL): for all. Before
  * anything is put. Returns 0 or a negative errno value. */
 int keep_count(struct keeper *keeper, const char *service, const char *target, uint64_t *count,

@@ -32,6 +32,7 @@ struct keeper {
     uint64_t trimmed_ever, trim_saw;
     struct log_trouble trim_said;
 
+    atomic_uint_fast64_t stray; /* those for targets that are not configured */
     struct survey
         *survey; /* as it was before those to be tried again became waiting ones; NULL: not taken */
     uint64_t seed; /* for the spread of what is due at once */

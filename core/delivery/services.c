@@ -337,10 +337,12 @@ int services_restore(struct services *services)
         return rc;
     if (found > 0)
         log_info("%" PRIu64 " deliveries go on that an earlier run has left", found);
-    if (all > found)
+    if (all > found) {
+        keeper_set_stray(keeper, all - found);
         log_warning("%" PRIu64 " deliveries on disk are for targets that are not configured: they "
-                    "stay there",
+                    "stay there until their targets are configured again",
                     all - found);
+    }
     return 0;
 }
 
@@ -406,6 +408,7 @@ static int take_up(struct services *services)
         found += f->count;
     }
     keep_find_free(list);
+    keeper_found_stray(keeper, found);
     if (found > 0)
         log_info("%" PRIu64 " deliveries go on that have waited on disk for targets that were not "
                  "configured",

@@ -149,7 +149,7 @@ def test_what_a_person_reads_at_night_leads_on(router, broker, client):
     shown = said("show", dead)
     assert f"`tocsin queue retry {dead}`" in shown and f"`tocsin queue drop {dead}`" in shown and "next attempt" not in shown
 
-    assert f"{waits} waits, and will be tried again by itself: `tocsin queue show {waits}`" in said("retry", waits, status=1)
+    assert f"{waits} waits, and will be tried again by itself if its target is configured: `tocsin queue show {waits}`" in said("retry", waits, status=1)
     assert f"{waits} waits, and is no dead letter: `tocsin queue drop --waiting {waits}`" in said("drop", waits, status=1)
     assert f"{dead} is dead, which is not what was asked for" in said("list", "--waiting", dead, status=1)
     text = said("show", "4711", dead, status=1)

@@ -3,8 +3,10 @@
 
 import collections
 import signal
+import subprocess
 
 import pytest
+from conftest import until
 from router import Included, Router, config
 
 ROOMS = 5
@@ -84,7 +86,7 @@ def test_what_waits_for_a_target_that_was_not_configured_goes_on_before_what_com
 
     def text(*names):
         routes, services = two_services(router.folder, names)
-        return store + config(router, broker, routes, services)
+        return store + 'admin = { status_interval = "1s"; };\n' + config(router, broker, routes, services)
 
     def reload(*names):
         router.write(text(*names))
@@ -99,8 +101,15 @@ def test_what_waits_for_a_target_that_was_not_configured_goes_on_before_what_com
     c.publish("in/b", b"300", 1)
     router.run.kill()
 
+    def health():
+        done = subprocess.run([router.build / "tocsin", "status", "--check", "-c", router.config], stdout=subprocess.PIPE, text=True)
+        return done.returncode, done.stdout
+
     router.start(text("a")).ready()
+    status, told = health()
+    assert status == 1 and "for targets that are not configured: 301 (put these back" in told
     reload("a", "b")
+    until(lambda: "not configured" not in health()[1], "a health that says nothing of it")
     c = client(broker.port)
     c.publish("in/b", b"301", 1)
     reload("a")  # now the one that was removed has them, and goes on when it is there again
