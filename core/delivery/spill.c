@@ -253,6 +253,16 @@ static void loading_free(struct loading *loading)
     free(loading);
 }
 
+/* Their numbers may be among those that are on disk only: they must not be loaded with these. With the lock. */
+static void note_revived(struct service_target *t, const struct delivery *list, size_t count)
+{
+    if ((t->spilled == 0 && !t->noting) || !has_room_ahead(t, count))
+        return;
+    for (const struct delivery *d = list; d; d = d->next)
+        t->ahead[t->ahead_count++] = d->number;
+    qsort(t->ahead, t->ahead_count, sizeof(*t->ahead), compare);
+}
+
 /* Dead letters that a person wants tried again. */
 static void loaded_revived(struct keep_load *load)
 {
@@ -261,6 +271,9 @@ static void loaded_revived(struct keep_load *load)
     if (load->rows > 0)
         log_info("%s: to be tried again target=%s: %zu deliveries", s->name,
                  loading->target->target.name, load->rows);
+    pthread_mutex_lock(&s->lock);
+    note_revived(loading->target, load->first, load->rows);
+    pthread_mutex_unlock(&s->lock);
     service_submit(s, load->first, ORIGIN_DEAD, clock_mono_ms());
     pthread_mutex_lock(&s->lock);
     loading->target->more_dead = load->more;

@@ -8,6 +8,7 @@
 #include "delivery/keep.h"
 #include "delivery/scan.h"
 
+#include <sqlite3.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -200,6 +201,46 @@ static void large_urgent_ones_are_loaded_one_by_one_but_before_others(void **sta
     assert_int_equal(services_free(services, 10 * 1000), 0);
 }
 
+static void change_disk(const char *sql)
+{
+    sqlite3 *db;
+    assert_int_equal(sqlite3_open(disk.files.path, &db), SQLITE_OK);
+    sqlite3_busy_timeout(db, 10 * 1000);
+    assert_int_equal(sqlite3_exec(db, sql, NULL, NULL, NULL), SQLITE_OK);
+    sqlite3_close(db);
+}
+
+static bool one_is_revived(const struct target_stats *stats)
+{
+    return stats->revived == 1;
+}
+
+/* It comes from another target, as with `tocsin queue retry --to`, or was a dead letter when the program ended. */
+static void a_dead_letter_that_is_tried_again_is_not_loaded_with_its_neighbours(void **state)
+{
+    (void)state;
+    int number = 0;
+    set_failing("*", "", SIZE_MAX);
+    struct services *services = run(0, NULL);
+    submit_some(services, &number, 200);
+    assert_int_equal(services_free(services, 1), 0);
+    close_disk();
+    change_disk("UPDATE delivery SET state = 1 WHERE number = 153");
+    open_disk();
+    services = make("s = { plugin = \"scripted\"; " SMALL "};", NULL);
+    assert_int_equal(services_restore(services), 0);
+    assert_int_equal(services_start(services), 0);
+    change_disk("UPDATE delivery SET state = 2 WHERE number = 153");
+    services_revive(services);
+    await_stats(target(services, "s", "default"), one_is_revived, "revived");
+    set_failing("152", "", SIZE_MAX); /* is still there when the others are loaded */
+    await(&plugin.sent, (size_t)number - 1, "all but one");
+    set_failing("", "", 0);
+    await_stats(target(services, "s", "default"), nothing_waits, "done");
+    assert_int_equal(services_free(services, 10 * 1000), 0);
+    check_each_came_once(number);
+}
+
 static const char twelve_megabytes[] =
     "s = { plugin = \"scripted\"; queue = { max_bytes = \"12MiB\"; }; "
     "breaker = { failures = 0; }; " QUICK "};";
@@ -294,6 +335,7 @@ static void what_is_urgent_far_behind_is_found_while_others_are_delivered(void *
 TEST_SUITE("spill",
            DISK_TEST(what_is_taken_over_is_not_mixed_up_with_what_came_meanwhile),
            DISK_TEST(what_cannot_be_taken_over_is_not_mixed_up_with_what_came_meanwhile),
+           DISK_TEST(a_dead_letter_that_is_tried_again_is_not_loaded_with_its_neighbours),
            DISK_TEST(large_urgent_ones_are_loaded_one_by_one_but_before_others),
            DISK_TEST(a_scan_reads_some_megabytes_at_a_time),
            DISK_TEST(what_is_urgent_far_behind_is_found_while_others_are_delivered));
